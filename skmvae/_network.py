@@ -1,0 +1,69 @@
+"""MixtureVAE: encode, decode and mix for all K components at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._distributions import LIKELIHOODS
+
+# Added to the softplus that gives standard deviations and concentrations: softplus underflows
+# to 0 in float32, and both go through a logarithm.
+_FLOOR = 1e-6
+
+
+class Posterior(NamedTuple):
+    """What the K encoders say of B rows: q(z_k | x) = N(mean, std^2) and q(w | x) = Dir(a)."""
+
+    mean: Tensor  # (K, B, d)
+    std: Tensor  # (K, B, d)
+    concentration: Tensor  # (B, K), each row sums to one, so it is E[w] as well
+
+
+class MixtureVAE(nn.Module):
+    """K encoders, K decoders and a likelihood.
+
+    Parameters
+    ----------
+    architecture : object with ``build(n_features, latent_dim, k)``
+        Gives the stacks: ``encoder(x, generator)`` maps (B, F) or (K, B, F) to (K, B, 2 d + 1),
+        ``decoder(z, generator)`` maps (K, B, d) to (K, B, F).
+    n_features, latent_dim, k : int
+    likelihood : {"gaussian", "bernoulli"}
+    """
+
+    def __init__(
+        self, architecture, *, n_features: int, latent_dim: int, k: int, likelihood: str
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.encoder, self.decoder = architecture.build(n_features, latent_dim, k)
+        self.likelihood = LIKELIHOODS[likelihood]()
+
+    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Equations 2 and 3 for x (B, F), or for one input a component, x (K, B, F)."""
+        mean, raw_std, raw_concentration = self.encoder(x, generator).split(
+            (self.latent_dim, self.latent_dim, 1), dim=-1
+        )
+        concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
+        return Posterior(
+            mean=mean,
+            std=F.softplus(raw_std) + _FLOOR,
+            concentration=concentration / concentration.sum(-1, keepdim=True),
+        )
+
+    def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Outputs of the decoders, before the likelihood's link: (K, B, d) -> (K, B, F)."""
+        return self.decoder(z, generator)
+
+    def component_means(self, z: Tensor) -> Tensor:
+        """y_k, the mean of decoder k: (K, B, d) -> (K, B, F)."""
+        return self.likelihood.mean(self.decode(z))
+
+
+def mix(means: Tensor, weights: Tensor) -> Tensor:
+    """sum_k w_k y_k, equation 5: (K, B, F) and (B, K) -> (B, F)."""
+    return torch.einsum("bk,kbf->bf", weights, means)

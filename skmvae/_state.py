@@ -1,0 +1,119 @@
+"""A fitted network at rest: named NumPy arrays and plain values, nothing of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ._network import MixtureVAE
+from ._version import __version__
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """Everything that inference needs; replaced as a whole, never changed in place."""
+
+    architecture: object
+    n_features: int
+    latent_dim: int
+    k: int
+    likelihood: str
+    weight_concentration_prior: float
+    mean: np.ndarray  # (F,) float64
+    scale: float
+    arrays: dict[str, np.ndarray]  # the parameters of MixtureVAE, by name; float32
+    format_version: int = FORMAT_VERSION
+    skmvae_version: str = __version__
+
+    @property
+    def n_codes(self) -> int:
+        return self.k * self.latent_dim
+
+    def continuing(self, previous: NetworkState) -> NetworkState:
+        """This state in the units of a previous fit; ValueError if that had another shape."""
+        for name in ("n_features", "latent_dim", "k", "likelihood", "architecture"):
+            old, new = getattr(previous, name), getattr(self, name)
+            if repr(old) != repr(new):
+                raise ValueError(
+                    f"warm_start=True continues the previous fit, which had {name}={old!r}, but "
+                    f"now {name}={new!r}. Set warm_start=False to start afresh."
+                )
+        return replace(self, mean=previous.mean, scale=previous.scale)
+
+    def holding(self, network: MixtureVAE) -> NetworkState:
+        """This state with the parameters of ``network``, as arrays of their own."""
+        parameters = network.state_dict().items()
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in parameters}
+        return replace(self, arrays=arrays)
+
+
+def new_network(
+    state: NetworkState, generator: torch.Generator, device: torch.device
+) -> MixtureVAE:
+    """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
+    network = _skeleton(state).to_empty(device=device)
+    for module in network.modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            module.reset_parameters(generator)
+    return network
+
+
+def load_network(state: NetworkState, device: torch.device) -> MixtureVAE:
+    """The network of a fitted estimator, to read: on a CPU it shares the memory of ``state``."""
+    network = _skeleton(state)
+    tensors = {
+        # torch warns of an array that it must not write to, such as a memory-mapped file.
+        name: torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+        for name, array in state.arrays.items()
+    }
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def check_state(state: NetworkState) -> None:
+    """Raise ValueError, naming what is wrong, unless ``state`` is whole and consistent."""
+    if not isinstance(state, NetworkState):
+        raise ValueError(f"the fitted state must be a NetworkState, got {type(state).__name__}.")
+    if getattr(state, "format_version", None) != FORMAT_VERSION:
+        raise ValueError(
+            f"the fitted state has format version {getattr(state, 'format_version', None)!r}; "
+            f"skmvae {__version__} reads version {FORMAT_VERSION}. Load it with skmvae "
+            f"{getattr(state, 'skmvae_version', '(unknown)')}, or fit again."
+        )
+    expected = {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
+    expected["mean"] = (state.n_features,)
+    found = {**state.arrays, "mean": state.mean}
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
+    if unknown := sorted(found.keys() - expected.keys()):
+        raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
+    for name, shape in expected.items():
+        _check_array(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+
+
+def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        found = (
+            f"{array.dtype} {array.shape}"
+            if isinstance(array, np.ndarray)
+            else type(array).__name__
+        )
+        raise ValueError(
+            f"{name} of the fitted state must be {np.dtype(dtype)} {shape}, got {found}."
+        )
+
+
+def _skeleton(state: NetworkState) -> MixtureVAE:
+    """The network of ``state`` without memory for its parameters."""
+    with torch.device("meta"):
+        return MixtureVAE(
+            state.architecture,
+            n_features=state.n_features,
+            latent_dim=state.latent_dim,
+            k=state.k,
+            likelihood=state.likelihood,
+        )

@@ -1,0 +1,243 @@
+"""The one training loop: a network and rows in, trained weights and a TrainingResult out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._network import MixtureVAE
+from ._objective import ObjectiveTerms, objective_terms
+from ._runtime import ScaledRows, gradients, make_generator, no_gradients
+
+logger = logging.getLogger("skmvae")
+
+# The noise variance is one scalar that has to follow the reconstruction error down by orders of
+# magnitude; at the pace of the weights it lags behind for most of a short fit.
+_VARIANCE_LEARNING_RATE_FACTOR = 10.0
+
+
+class DivergenceError(ValueError):
+    """Training produced a NaN or an infinity.
+
+    A ``ValueError``, so that ``GridSearchCV`` counts the candidate as failed and goes on.
+    """
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the names are those of the estimator's parameters."""
+
+    objective: str
+    beta: float
+    kl_weight: float
+    weight_concentration_prior: float
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    n_iter_no_change: int
+    tol: float
+    verbose: int
+
+
+class TrainingResult(NamedTuple):
+    """One record an epoch (name -> value), and the Ctrl-C that cut training short, if one did."""
+
+    records: tuple[dict[str, float], ...]
+    interruption: KeyboardInterrupt | None
+
+
+class _Progress(NamedTuple):
+    """What is kept of the finished epochs.
+
+    Replaced as a whole when an epoch ends, so that an interruption finds the old or the new one.
+    """
+
+    records: tuple[dict[str, float], ...] = ()
+    parameters: dict[str, Tensor] | None = None
+    best_loss: float = np.inf
+    stale_epochs: int = 0
+
+
+@gradients()
+def train(
+    network: MixtureVAE,
+    rows: ScaledRows,
+    *,
+    training: np.ndarray,
+    held_out: np.ndarray,
+    settings: TrainingSettings,
+    seed: int,
+) -> TrainingResult:
+    """Train ``network`` in place on ``rows[training]``.
+
+    With rows held out, the weights of the epoch with the lowest loss on them are kept, and
+    training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. With none,
+    the weights of the last finished epoch are kept. Both hold after Ctrl-C too; one that comes
+    before the first epoch has ended is raised.
+    """
+    generator = make_generator(seed, _device(network))
+    shuffler = np.random.default_rng(seed)
+    optimizer = _make_optimizer(network, settings.learning_rate)
+    progress, interruption = _Progress(), None
+    try:
+        for epoch in range(1, settings.max_iter + 1):
+            start = time.perf_counter()
+            order = shuffler.permutation(training)
+            terms = _run_epoch(network, optimizer, rows, order, settings, generator, epoch)
+            record = _record(terms, settings)
+            if len(held_out):
+                record["validation_loss"] = _evaluate(
+                    network, rows, held_out, settings, seed, epoch
+                )
+            record["seconds"] = time.perf_counter() - start
+            progress = _advance(progress, network, record, settings.tol)
+            if settings.verbose:
+                _report(progress.records, settings.max_iter)
+            if progress.stale_epochs >= settings.n_iter_no_change:
+                break
+    except KeyboardInterrupt as error:
+        if progress.parameters is None:
+            raise
+        interruption = error
+    _restore(network, progress)
+    return TrainingResult(progress.records, interruption)
+
+
+def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Optimizer:
+    variance = list(network.likelihood.parameters())
+    weights = [*network.encoder.parameters(), *network.decoder.parameters()]
+    groups = [
+        {"params": weights},
+        {"params": variance, "lr": _VARIANCE_LEARNING_RATE_FACTOR * learning_rate},
+    ]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+
+def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> ObjectiveTerms:
+    totals = _Totals(_device(network))
+    for start in range(0, len(order), settings.batch_size):
+        x = rows[order[start : start + settings.batch_size]]
+        terms = _terms(network, x, settings, generator)
+        optimizer.zero_grad()
+        terms.loss(kl_weight=settings.kl_weight, beta=settings.beta).backward()
+        optimizer.step()
+        totals.add(terms, len(x))
+    return totals.means(f"epoch {epoch}")
+
+
+@no_gradients()
+def _evaluate(network, rows, held_out, settings, seed, epoch) -> float:
+    """The mean loss on held-out rows, with the same draws in every epoch."""
+    generator = make_generator(seed, _device(network))
+    totals = _Totals(_device(network))
+    for start in range(0, len(held_out), settings.batch_size):
+        x = rows[held_out[start : start + settings.batch_size]]
+        totals.add(_terms(network, x, settings, generator), len(x))
+    terms = totals.means(f"the validation after epoch {epoch}")
+    return float(terms.loss(kl_weight=settings.kl_weight, beta=settings.beta))
+
+
+def _terms(network, x, settings, generator) -> ObjectiveTerms:
+    return objective_terms(
+        network,
+        x,
+        objective=settings.objective,
+        weight_concentration_prior=settings.weight_concentration_prior,
+        generator=generator,
+    )
+
+
+class _Totals:
+    """Running sums of the terms on the device, read once: no host synchronisation in between."""
+
+    def __init__(self, device: torch.device) -> None:
+        n_terms = len(ObjectiveTerms._fields)
+        self._sums = torch.zeros(n_terms, dtype=torch.float64, device=device)
+        self._finite = torch.ones(n_terms, dtype=torch.bool, device=device)
+        self._finite_batches = torch.zeros(n_terms, dtype=torch.int64, device=device)
+        self._n_rows = 0
+
+    def add(self, terms: ObjectiveTerms, n_rows: int) -> None:
+        values = torch.stack(terms).detach()
+        self._sums += values * n_rows
+        self._n_rows += n_rows
+        # Once the weights are NaN every term is: the first one to fail is the one to name.
+        self._finite &= values.isfinite()
+        self._finite_batches += self._finite
+
+    def means(self, where: str) -> ObjectiveTerms:
+        """Means over all rows, as floats; DivergenceError if a term was ever not finite."""
+        if not self._finite.all():
+            finite_batches = self._finite_batches.tolist()
+            first = min(finite_batches)
+            terms = [
+                name
+                for name, n in zip(ObjectiveTerms._fields, finite_batches, strict=True)
+                if n == first
+            ]
+            raise DivergenceError(
+                f"Training diverged: {', '.join(terms)} became non-finite in {where}, batch "
+                f"{first + 1}. Lower learning_rate or beta, or look for outliers in X "
+                "(sklearn.preprocessing.StandardScaler or RobustScaler)."
+            )
+        return ObjectiveTerms(*(self._sums / self._n_rows).tolist())
+
+
+def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, float]:
+    loss = terms.loss(kl_weight=settings.kl_weight, beta=settings.beta)
+    return {"loss": loss, **terms._asdict(), "learning_rate": settings.learning_rate}
+
+
+def _advance(progress: _Progress, network, record: dict[str, float], tol: float) -> _Progress:
+    """The progress after one more epoch. Without held-out rows every epoch is the best so far."""
+    records = (*progress.records, record)
+    loss = record.get("validation_loss")
+    if loss is None:
+        return _Progress(records, _snapshot(network))
+    return _Progress(
+        records,
+        _snapshot(network) if loss < progress.best_loss else progress.parameters,
+        min(loss, progress.best_loss),
+        0 if loss < progress.best_loss - tol else progress.stale_epochs + 1,
+    )
+
+
+def _snapshot(network: MixtureVAE) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _restore(network: MixtureVAE, progress: _Progress) -> None:
+    """Put the kept weights back; DivergenceError if the last step of the epoch broke them."""
+    network.load_state_dict(progress.parameters)
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergenceError(
+                f"Training diverged: {name} became non-finite in the last batch of epoch "
+                f"{len(progress.records)}. Lower learning_rate."
+            )
+
+
+def _report(records: tuple[dict[str, float], ...], max_iter: int) -> None:
+    """One line for the last epoch, to the log if somebody listens and to the screen if not."""
+    record = records[-1]
+    remaining = sum(r["seconds"] for r in records) / len(records) * (max_iter - len(records))
+    names = [n for n in record if n not in ("learning_rate", "seconds")]
+    terms = "  ".join(f"{name} {record[name]:.4f}" for name in names)
+    line = (
+        f"epoch {len(records)}/{max_iter}  {terms}  {record['seconds']:.1f} s, "
+        f"at most {remaining:.0f} s left"
+    )
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(line)
+    else:
+        print(line, flush=True)
+
+
+def _device(network: MixtureVAE) -> torch.device:
+    return next(network.parameters()).device

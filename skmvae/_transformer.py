@@ -1,0 +1,534 @@
+"""MVAETransformer: the scikit-learn shell around the mixture of variational autoencoders."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from ._inference import Inference
+from ._runtime import (
+    ScaledRows,
+    draw_seed,
+    gradients,
+    inference_device,
+    make_generator,
+    mean_and_scale,
+    resolve_device,
+)
+from ._state import NetworkState, check_state, load_network, new_network
+from ._training import TrainingSettings, train
+from ._validation import (
+    ESTIMATOR_RULES,
+    at_least,
+    check_codes,
+    check_parameters,
+    check_rows,
+    check_unit_interval,
+    check_value,
+    index_below,
+    optional,
+)
+from .architectures import MLP
+
+# The types that skops has to trust to load a saved estimator.
+SKOPS_TRUSTED = [
+    "skmvae._state.NetworkState",
+    "skmvae._transformer.MVAETransformer",
+    "skmvae.architectures.MLP",
+]
+
+_FITTED = (
+    "_state",
+    "history_",
+    "mean_",
+    "n_features_in_",
+    "n_iter_",
+    "noise_variance_",
+    "scale_",
+    "weights_",
+)
+
+
+class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Mixture of k variational autoencoders (M-VAE, Ye and Bors 2020).
+
+    The k components are small variational autoencoders (VAEs), trained jointly. The encoder of
+    each gives a Gaussian posterior over its own code and one Dirichlet concentration; the
+    decoders' outputs are mixed by the Dirichlet weights; dHSIC, weighted by ``beta``, pushes the
+    codes of different components towards independence. ``transform`` gives the posterior means of
+    all components side by side, as features for a simple classifier.
+
+    Parameters
+    ----------
+    k : int, default=4
+        Number of components (``n_components`` in scikit-learn's mixtures). With ``k=1`` the model
+        is a plain VAE.
+    latent_dim : int, default=20
+        Length of the code of one component. ``transform`` returns ``k * latent_dim`` columns.
+    beta : float, default=1.0
+        Weight of the dHSIC penalty on the codes of a minibatch (equation 14). At 1, the paper's
+        value, the penalty is tiny beside the other terms.
+    kl_weight : float, default=1.0
+        Weight of the KL divergence between the codes' posteriors and N(0, I).
+    objective : {"melbo", "averaged", "elbo"}, default="melbo"
+        What training minimises, y_k being the output of decoder k and c the prior concentration:
+
+        - "melbo": -sum_k E[w_k] log p(x | y_k) + (1/k) sum_k KL_k + KL(Dir(a) || Dir(c)),
+          equation 8 as printed. Because of the factor 1/k it is *not* a lower bound of log p(x).
+        - "averaged": -log p(x | sum_k w_k y_k) and the same divergences, with w drawn from
+          Dir(a): equation 5, and what the authors' code trains.
+        - "elbo": -sum_k E[w_k] (log p(x | y_k) - KL_k) + KL(Dir(a) || Dir(c)), a lower bound.
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        p(x | y). "gaussian" takes any real X: columns are centred, one overall scale is divided
+        out, and one noise variance is learned. "bernoulli" needs X in [0, 1].
+    weight_concentration_prior : float, default=None
+        Concentration c of the symmetric Dirichlet prior of the mixing weights. None means 1 / k.
+    architecture : estimator, default=None
+        What a component is made of; None means :class:`skmvae.architectures.MLP` with its
+        defaults. Its parameters can be set as ``architecture__hidden_layer_sizes`` and so on.
+    max_iter : int, default=100
+        Number of passes over the training rows (epochs).
+    batch_size : int, default=128
+        Rows in a minibatch. The last minibatch of an epoch holds what is left.
+    learning_rate : float, default=1e-3
+        Step size of Adam.
+    early_stopping : bool, default=False
+        Hold out rows, stop when the loss on them no longer falls, and keep the weights of the
+        epoch with the lowest one however training ended.
+    validation_fraction : float, default=0.1
+        Share of the rows held out by ``early_stopping``.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which ``early_stopping`` stops.
+    tol : float, default=1e-4
+        Smallest fall of the held-out loss, in nats a row, that counts as an improvement.
+    warm_start : bool, default=False
+        Start from the weights of the previous fit, with a fresh optimizer, and append to
+        ``history_``. ``mean_`` and ``scale_`` stay those of the first fit.
+    precision : {"auto", "float32"}, default="auto"
+        Precision of the matrix products in training. At present both mean float32.
+    device : str or torch.device, default="auto"
+        "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initialisation, shuffling and sampling. With an int, a fit on the same machine and
+        number of threads gives bitwise the same model. None takes entropy from the operating
+        system: unlike most of scikit-learn it does not consult ``np.random.seed``, since no global
+        generator is ever advanced.
+    verbose : int, default=0
+        With 1, report one line an epoch: through ``logging.getLogger("skmvae")`` at level INFO if
+        that is enabled, else on the screen.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (k,)
+        Mean mixing weight of each component over the training rows.
+    mean_ : ndarray of shape (n_features,)
+        Column means of X; zeros for the Bernoulli likelihood.
+    scale_ : float
+        Root mean square of ``X - mean_``, the unit of computation; 1 for the Bernoulli likelihood.
+    noise_variance_ : float or None
+        Variance of X given the decoders' output, in squared units of X; None for the Bernoulli
+        likelihood.
+    n_iter_ : int
+        Number of epochs run.
+    history_ : dict of str to list of float
+        One entry an epoch: ``loss`` and its terms ``reconstruction``, ``kl_latent``, ``kl_weights``
+        and ``dhsic`` (nats, means over rows, before their weights), ``learning_rate``,
+        ``validation_loss`` with early stopping, and ``seconds``.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names of X, if they were all strings.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : Linear features; the baseline to beat.
+    sklearn.mixture.BayesianGaussianMixture : Gaussian components under a Dirichlet prior.
+
+    References
+    ----------
+    F. Ye and A. G. Bors, "Mixtures of Variational Autoencoders", IPTA 2020,
+    :doi:`10.1109/IPTA50016.2020.9286619`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import LinearSVC
+    >>> from skmvae import MVAETransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> mvae = MVAETransformer(k=2, latent_dim=5, max_iter=3, random_state=0)
+    >>> mvae.fit_transform(X).shape
+    (1797, 10)
+    >>> pipe = make_pipeline(mvae, LinearSVC()).fit(X[:1000], y[:1000])
+    >>> pipe.predict(X[1000:]).shape
+    (797,)
+    """
+
+    def __init__(
+        self,
+        k=4,
+        latent_dim=20,
+        *,
+        beta=1.0,
+        kl_weight=1.0,
+        objective="melbo",
+        likelihood="gaussian",
+        weight_concentration_prior=None,
+        architecture=None,
+        max_iter=100,
+        batch_size=128,
+        learning_rate=1e-3,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        precision="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.k = k
+        self.latent_dim = latent_dim
+        self.beta = beta
+        self.kl_weight = kl_weight
+        self.objective = objective
+        self.likelihood = likelihood
+        self.weight_concentration_prior = weight_concentration_prior
+        self.architecture = architecture
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters by name; ``architecture__...`` sets those of the architecture.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameter names and values.
+
+        Returns
+        -------
+        self : MVAETransformer
+        """
+        if self.architecture is None and any(name.startswith("architecture__") for name in params):
+            self.architecture = MLP()
+        return super().set_params(**params)
+
+    def fit(self, X, y=None):
+        """Train the mixture on X.
+
+        If it fails, for whatever reason, an earlier fit stays as it was. If it is interrupted
+        (Ctrl-C) after an epoch has ended, the estimator is fitted with the weights of the last
+        finished epoch (of the best one, with ``early_stopping``) and KeyboardInterrupt is raised.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data. Neither modified nor, when it is a float array, copied.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : MVAETransformer
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not valid; the message names it.
+        DivergenceError
+            If a term of the loss or a weight becomes NaN or infinite.
+        """
+        check_parameters(self, ESTIMATOR_RULES)
+        # Everything is set on a twin, whose attributes then replace all of this object's at once.
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        interruption = twin._fit(X)
+        self.__dict__ = twin.__dict__
+        if interruption is not None:
+            raise interruption
+        return self
+
+    def _fit(self, X) -> KeyboardInterrupt | None:
+        device = resolve_device(self.device)
+        X = check_rows(self, X, reset=True)
+        seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(3)
+        split_seed, network_seed, training_seed = (int(seed) for seed in seeds)
+        previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        state = self._untrained_state(X, previous)
+        training, held_out = self._split(len(X), split_seed)
+        network = new_network(state, make_generator(network_seed, device), device)
+        if previous is not None:
+            network.load_state_dict(load_network(previous, device).state_dict())
+        result = train(
+            network,
+            ScaledRows(X, state.mean, state.scale, device),
+            training=training,
+            held_out=held_out,
+            settings=self._settings(state),
+            seed=training_seed,
+        )
+        records = [] if previous is None else _as_records(self.history_)
+        self._state = state.holding(network)
+        self.mean_, self.scale_ = state.mean, state.scale
+        self.noise_variance_ = network.likelihood.noise_variance(state.scale)
+        self.weights_ = Inference(self._state, device).mean_weights(X)
+        self.history_ = _as_history([*records, *result.records])
+        self.n_iter_ = len(records) + len(result.records)
+        return result.interruption
+
+    def _untrained_state(self, X, previous: NetworkState | None) -> NetworkState:
+        """The shapes and the units of the network to train: those of a previous fit, or new."""
+        if self.likelihood == "bernoulli":
+            check_unit_interval(X)
+            mean, scale = np.zeros(X.shape[1]), 1.0
+        else:
+            mean, scale = mean_and_scale(X)
+        prior = self.weight_concentration_prior
+        state = NetworkState(
+            architecture=MLP() if self.architecture is None else clone(self.architecture),
+            n_features=X.shape[1],
+            latent_dim=int(self.latent_dim),
+            k=int(self.k),
+            likelihood=self.likelihood,
+            weight_concentration_prior=1.0 / self.k if prior is None else float(prior),
+            mean=mean,
+            scale=scale,
+            arrays={},
+        )
+        return state if previous is None else state.continuing(previous)
+
+    def _split(self, n_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the rows to train on and of those to hold out."""
+        rows = np.arange(n_samples)
+        if not self.early_stopping:
+            return rows, rows[:0]
+        n_held_out = math.ceil(self.validation_fraction * n_samples)
+        if n_held_out == n_samples:
+            raise ValueError(
+                f"early_stopping=True needs rows to train on beside those it holds out, but "
+                f"n_samples={n_samples} and validation_fraction={self.validation_fraction}. Give "
+                "more rows or set early_stopping=False."
+            )
+        rows = np.random.default_rng(seed).permutation(n_samples)
+        return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
+
+    def _settings(self, state: NetworkState) -> TrainingSettings:
+        return TrainingSettings(
+            objective=self.objective,
+            beta=self.beta,
+            kl_weight=self.kl_weight,
+            weight_concentration_prior=state.weight_concentration_prior,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            verbose=self.verbose,
+        )
+
+    def transform(self, X):
+        """Posterior means of the codes of all components.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to encode. With the Bernoulli likelihood too they may leave [0, 1].
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, k * latent_dim)
+            Component-major: columns ``i * latent_dim`` to ``(i + 1) * latent_dim - 1`` are the code
+            of component i. float32 for float32 input, float64 for float64, float32 otherwise.
+            A row's code does not depend on the other rows, to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid, or not of the columns seen in ``fit``.
+        """
+        return self._inference().codes(check_rows(self, X, reset=False))
+
+    def mixing_weights(self, X):
+        """Expected mixing weights E[w | x] (equation 2).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        weights : ndarray of shape (n_samples, k)
+            Not negative; each row sums to one.
+        """
+        return self._inference().mixing_weights(check_rows(self, X, reset=False))
+
+    def reconstruct(self, X, component=None):
+        """Encode and decode: the mixture's reconstruction, or that of one component alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        component : int, default=None
+            None mixes the decoders' outputs with their expected weights (equation 5). An int in
+            [0, k) gives weight 1 to that component, as in Figure 2 of the paper.
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+            In the units of X.
+        """
+        inference = self._inference()
+        check_value("component", component, optional(index_below(inference.state.k)))
+        return inference.reconstruct(check_rows(self, X, reset=False), component)
+
+    def inverse_transform(self, Z):
+        """Decode codes to rows.
+
+        The mixing weights are not among the codes. Each component decodes its own code, each
+        encoder rates its own decoder's output by the concentration that it gives to it, and the
+        ratings, normalised, are the weights.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, k * latent_dim)
+            Codes as ``transform`` returns them.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            In the units of the training data.
+
+        Raises
+        ------
+        ValueError
+            If Z is not valid or has not ``k * latent_dim`` columns.
+        """
+        inference = self._inference()
+        k, latent_dim = inference.state.k, inference.state.latent_dim
+        return inference.decode(check_codes(self, Z, k=k, latent_dim=latent_dim))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw new rows from the generative process.
+
+        w ~ Dir(c, ..., c) and z_i ~ N(0, I), and the row is sum_i w_i y_i (equations 2 to 5): its
+        expectation given w and z, without observation noise.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws; None takes entropy from the operating system.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), float32
+            In the units of the training data.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skmvae import MVAETransformer
+        >>> X = load_digits().data
+        >>> mvae = MVAETransformer(k=2, latent_dim=3, max_iter=2).fit(X)
+        >>> mvae.sample(5, random_state=0).shape
+        (5, 64)
+        """
+        inference = self._inference()
+        check_value("n_samples", n_samples, at_least(1))
+        check_value("random_state", random_state, ESTIMATOR_RULES["random_state"])
+        return inference.generate(n_samples, np.random.default_rng(draw_seed(random_state)))
+
+    def score_samples(self, X, n_draws=16):
+        """Lower bound of log p(x) of each row, comparable over all parameters.
+
+        The importance-weighted bound (Burda et al. 2016) of the mixture's log density, in nats
+        and in the units of X, with the weights and the choice of a component summed out. It is a
+        valid bound whatever ``objective`` trained the model and has no term of ``beta`` or
+        ``kl_weight``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        n_draws : int, default=16
+            Codes drawn for each component; more give a tighter bound and take longer. The draws
+            are the same for all rows and in every call.
+
+        Returns
+        -------
+        bound : ndarray of shape (n_samples,)
+        """
+        inference = self._inference()
+        check_value("n_draws", n_draws, at_least(1))
+        X = check_rows(self, X, reset=False)
+        if inference.state.likelihood == "bernoulli":
+            check_unit_interval(X)
+        return inference.log_likelihood_bound(X, n_draws)
+
+    def score(self, X, y=None):
+        """Mean of ``score_samples(X)``: higher is better, whatever ``beta`` and ``k``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+        """
+        return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+    def _inference(self) -> Inference:
+        check_is_fitted(self)
+        # One read of the state: another thread may be fitting this estimator.
+        return Inference(self._state, inference_device(self.device))
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._state.n_codes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_state" in vars(self)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __setstate__(self, state):
+        """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
+        expected = set(self._get_param_names())
+        if "_state" in state or any(name.endswith("_") for name in state):
+            expected.update(_FITTED)
+        if missing := sorted(expected - state.keys()):
+            raise ValueError(f"the saved {type(self).__name__} lacks {', '.join(missing)}.")
+        if "_state" in state:
+            check_state(state["_state"])
+        super().__setstate__(state)
+
+
+def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:
+    """One dict an epoch -> one list a name; NaN where an epoch of a warm start lacks a name."""
+    names = {name: None for record in records for name in record}
+    return {name: [record.get(name, math.nan) for record in records] for name in names}
+
+
+def _as_records(history: dict[str, list[float]]) -> list[dict[str, float]]:
+    return [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
