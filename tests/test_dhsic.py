@@ -1,0 +1,130 @@
+"""dHSIC against the literal sums of equation 13 and golden numbers."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skmvae._dhsic import dhsic, log_rbf_gram, rbf_gamma
+
+CASE_A = [np.sin(np.arange(6 * d).reshape(6, d) * (j + 1) + j) for j, d in enumerate((1, 2, 3))]
+
+
+def case_b():
+    rng = np.random.RandomState(0)
+    shared = rng.standard_normal((32, 20))
+    return [0.5 * shared + rng.standard_normal((32, 20)) for _ in range(4)]
+
+
+def statistic(codes, gamma=None, dtype=torch.float64):
+    grams = [log_rbf_gram(torch.as_tensor(z, dtype=dtype), gamma) for z in codes]
+    return dhsic(torch.stack(grams))
+
+
+def brute_force(codes):
+    """Equation 13 as printed: sums over all tuples of 2, 2K and K + 1 row indices."""
+    grams = [log_rbf_gram(torch.as_tensor(z)).exp().numpy() for z in codes]
+    k, n = len(grams), len(codes[0])
+    product = math.prod
+    first = sum(product(g[i, j] for g in grams) for i in range(n) for j in range(n)) / n**2
+    second = sum(
+        product(grams[j][t[2 * j], t[2 * j + 1]] for j in range(k))
+        for t in itertools.product(range(n), repeat=2 * k)
+    ) / n ** (2 * k)
+    third = sum(
+        product(grams[j][t[0], t[j + 1]] for j in range(k))
+        for t in itertools.product(range(n), repeat=k + 1)
+    ) / n ** (k + 1)
+    return first + second - 2 * third
+
+
+@pytest.mark.parametrize(
+    ("dim", "gamma"),
+    [
+        (1, 0.39269908169872),
+        (2, 0.15915494309190),
+        (10, 0.02627961287596),
+        (20, 0.01281630590019),
+        (50, 0.00505024747020),
+        (256, 0.00097847170763),
+    ],
+)
+def test_bandwidth_golden(dim, gamma):
+    assert rbf_gamma(dim) == pytest.approx(gamma, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("codes", "gamma", "expected"),
+    [
+        (CASE_A, None, 0.021149931839456015),
+        (case_b(), None, 0.018762589197400648),
+        (CASE_A, 0.5, 0.072109374741535337),
+        (case_b(), 0.5, 0.03124904574555188),
+    ],
+)
+def test_golden_numbers(codes, gamma, expected):
+    assert statistic(codes, gamma).item() == pytest.approx(expected, abs=1e-12)
+    assert statistic(codes, gamma, torch.float32).item() == pytest.approx(expected, abs=2e-7)
+
+
+def test_golden_gradients():
+    codes = [torch.tensor(z, requires_grad=True) for z in CASE_A]
+    statistic(codes).backward()
+    assert codes[0].grad[0, 0].item() == pytest.approx(-0.00189096240459, abs=1e-12)
+    codes = torch.tensor(np.stack(case_b()), requires_grad=True)
+    dhsic(log_rbf_gram(codes)).backward()
+    assert codes.grad[0, 0, 0].item() == pytest.approx(1.83415978778e-05, abs=1e-12)
+    assert codes.grad.norm().item() == pytest.approx(0.000684004431638, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 3), (3, 4), (5, 2)])
+def test_equals_the_literal_sums(n, k):
+    rng = np.random.default_rng(n * k)
+    codes = [rng.standard_normal((n, 2)) for _ in range(k)]
+    assert statistic(codes).item() == pytest.approx(brute_force(codes), abs=1e-12)
+
+
+def test_two_variables_is_hsic():
+    # tr(G H L H) / n^2, the biased HSIC; the paper's equation 12 lacks the 1 / n^4.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3)), rng.standard_normal((8, 3))
+    gram = log_rbf_gram(torch.as_tensor(np.stack([x, y]))).exp().numpy()
+    centring = np.eye(8) - 1 / 8
+    hsic = np.trace(gram[0] @ centring @ gram[1] @ centring) / 64
+    assert statistic([x, y]).item() == pytest.approx(hsic, abs=1e-12)
+
+
+def test_gradcheck():
+    codes = torch.tensor(np.stack([z[:5, :2] for z in case_b()]), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: dhsic(log_rbf_gram(z)), codes)
+
+
+def test_degenerate_cases_are_zero_and_not_negative():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((9, 2))
+    assert statistic([x]).item() == pytest.approx(0.0, abs=1e-15)
+    assert statistic([x[:1], x[1:2]]).item() == pytest.approx(0.0, abs=1e-15)
+    assert statistic([x, np.ones((9, 2))]).item() == pytest.approx(0.0, abs=1e-15)
+    assert statistic([x, np.ones((9, 2))]).item() >= 0.0
+
+
+def test_collapsed_codes_have_a_finite_gradient():
+    codes = torch.full((3, 10, 2), 1e-6, requires_grad=True)
+    dhsic(log_rbf_gram(codes)).backward()
+    assert codes.grad.isfinite().all()
+
+
+def test_depends_on_neither_the_order_of_variables_nor_that_of_rows():
+    codes = case_b()
+    value = statistic(codes).item()
+    assert statistic(codes[::-1]).item() == pytest.approx(value, abs=1e-15)
+    assert statistic([z[::-1].copy() for z in codes]).item() == pytest.approx(value, abs=1e-14)
+
+
+def test_dependent_codes_score_higher_than_independent_ones():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((200, 2))
+    others = [rng.standard_normal((200, 2)) for _ in range(2)]
+    assert statistic([z, z, z]) > 5 * statistic([z, *others])

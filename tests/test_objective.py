@@ -1,0 +1,322 @@
+"""The objectives term by term in NumPy, against a plain VAE, and against exact likelihoods."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import FixedMixture, generator, make_network, permute_components, random
+from scipy.special import digamma, gammaln, logsumexp
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+import skmvae._objective as objective_module
+from skmvae._distributions import GaussianLikelihood
+from skmvae._objective import (
+    OBJECTIVES,
+    ObjectiveTerms,
+    log_likelihood_bound,
+    objective_terms,
+)
+
+LIKELIHOODS = ("gaussian", "bernoulli")
+
+
+def terms_of(network, x, objective, seed=0, prior=None):
+    k = network.encode(x).concentration.shape[1]
+    return objective_terms(
+        network,
+        x,
+        objective=objective,
+        weight_concentration_prior=1 / k if prior is None else prior,
+        generator=generator(seed),
+    )
+
+
+def rows(n, n_features, likelihood):
+    x = random(n, n_features, seed=9)
+    return x.sigmoid() if likelihood == "bernoulli" else x
+
+
+@pytest.fixture
+def fixed_draws(monkeypatch):
+    """Make every draw of the objective use given noise, whatever the order of components."""
+
+    def fix(eps, log_weights):
+        monkeypatch.setattr(objective_module, "draw_normal", lambda mean, std, g: mean + std * eps)
+        monkeypatch.setattr(objective_module, "draw_log_dirichlet", lambda a, g: log_weights)
+
+    return fix
+
+
+def numpy_terms(network, x, eps, log_weights, objective):
+    """Every term of equation 8 with plain loops over rows and components."""
+    gaussian = hasattr(network.likelihood, "variance")
+    posterior = network.encode(x)
+    mean, std = posterior.mean.detach().numpy(), posterior.std.detach().numpy()
+    a = posterior.concentration.detach().numpy()
+    z = mean + std * eps.numpy()
+    output = network.decode(torch.as_tensor(z)).detach().numpy()
+    x, w = x.numpy(), np.exp(log_weights.numpy())
+    k, n = a.shape[1], len(x)
+
+    def log_prob(row, y):
+        if gaussian:
+            s2 = network.likelihood.variance.item()
+            return sum(-0.5 * (v - m) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2) for v, m in zip(row, y))
+        return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in zip(row, y))
+
+    y = output if gaussian else 1 / (1 + np.exp(-output))
+    reconstruction, kl_latent, kl_weights = [], [], []
+    for b in range(n):
+        kl = [
+            0.5 * sum(mean[i, b] ** 2 + std[i, b] ** 2 - 1 - 2 * np.log(std[i, b])) for i in range(k)
+        ]
+        if objective == "averaged":
+            reconstruction.append(-log_prob(x[b], sum(w[b, i] * y[i, b] for i in range(k))))
+        else:
+            reconstruction.append(-sum(a[b, i] * log_prob(x[b], y[i, b]) for i in range(k)))
+        kl_latent.append(
+            sum(a[b, i] * kl[i] for i in range(k)) if objective == "elbo" else sum(kl) / k
+        )
+        c = np.full(k, 1 / k)
+        kl_weights.append(
+            gammaln(a[b].sum()) - gammaln(a[b]).sum() - gammaln(c.sum()) + gammaln(c).sum()
+            + ((a[b] - c) * (digamma(a[b]) - digamma(a[b].sum()))).sum()
+        )
+    return np.mean(reconstruction), np.mean(kl_latent), np.mean(kl_weights)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_terms_equal_numpy_loops(objective, likelihood, fixed_draws):
+    network = make_network(likelihood=likelihood)
+    x, eps = rows(8, 5, likelihood), random(3, 8, 2, seed=5)
+    log_weights = random(8, 3, seed=6).log_softmax(1)
+    fixed_draws(eps, log_weights)
+    terms = terms_of(network, x, objective)
+    expected = numpy_terms(network, x, eps, log_weights, objective)
+    np.testing.assert_allclose([t.item() for t in terms[:3]], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_loss_is_equation_14():
+    terms = ObjectiveTerms(10.0, 4.0, 2.0, 0.5)
+    assert terms.loss(kl_weight=1.0, beta=1.0) == 16.5
+    assert terms.loss(kl_weight=0.25, beta=100.0) == 63.0
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_one_component_is_a_plain_vae(objective, likelihood):
+    """Loss and gradients of equation 1, from torch's own layers and distributions."""
+    network = make_network(k=1, likelihood=likelihood)
+    x = rows(8, 5, likelihood)
+    terms = terms_of(network, x, objective, seed=3, prior=0.7)
+    assert terms.kl_weights.item() == pytest.approx(0.0, abs=1e-15)
+    assert terms.dhsic.item() == 0.0
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(terms.loss(kl_weight=1.0, beta=1.0), parameters)
+
+    def affine(h, layer):
+        return F.linear(h, layer.weight[0].T, layer.bias[0, 0])
+
+    head = affine(torch.tanh(affine(x, network.encoder.layers[0])), network.encoder.layers[1])
+    q = Normal(head[:, :2], F.softplus(head[:, 2:4]) + 1e-6)
+    z = q.mean + q.stddev * torch.randn(1, 8, 2, generator=generator(3), dtype=torch.float64)[0]
+    y = affine(torch.tanh(affine(z, network.decoder.layers[0])), network.decoder.layers[1])
+    if likelihood == "gaussian":
+        reconstruction = -Normal(y, network.likelihood.variance.sqrt()).log_prob(x).sum(1)
+    else:
+        reconstruction = F.binary_cross_entropy_with_logits(y, x, reduction="none").sum(1)
+    kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z))).sum(1)
+    loss = (reconstruction + kl).mean()
+    expected = torch.autograd.grad(loss, parameters)
+
+    assert terms.loss(kl_weight=1.0, beta=1.0).item() == pytest.approx(loss.item(), abs=1e-12)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_permuting_components_leaves_the_loss(objective, likelihood, fixed_draws):
+    network, x, order = make_network(likelihood=likelihood), rows(8, 5, likelihood), [2, 0, 1]
+    eps, log_weights = random(3, 8, 2, seed=5), random(8, 3, seed=6).log_softmax(1)
+    fixed_draws(eps, log_weights)
+    before = terms_of(network, x, objective)
+    permute_components(network, order)
+    fixed_draws(eps[order], log_weights[:, order])
+    after = terms_of(network, x, objective)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_encoder_and_decoder_gets_a_gradient(objective, likelihood):
+    network = make_network(likelihood=likelihood)
+    terms = terms_of(network, rows(8, 5, likelihood), objective)
+    terms.reconstruction.backward()
+    for name, parameter in network.named_parameters():
+        if name.startswith(("encoder", "decoder")):
+            per_component = parameter.grad.abs().flatten(1).amax(1)
+            assert (per_component > 1e-6).all(), name
+
+
+def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():
+    network = make_network()
+    terms_of(network, rows(32, 5, "gaussian"), "melbo").dhsic.backward()
+    for name, parameter in network.encoder.named_parameters():
+        assert (parameter.grad.abs().flatten(1).amax(1) > 1e-9).all(), name
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in network.decoder.parameters())
+
+
+def test_dhsic_is_skipped_below_two_k_rows():
+    network = make_network(k=3)
+    assert terms_of(network, rows(5, 5, "gaussian"), "melbo").dhsic.item() == 0.0
+    assert terms_of(network, rows(6, 5, "gaussian"), "melbo").dhsic.item() > 0.0
+
+
+# k identical linear VAEs, x = z + N(0, 1), at x = 10: log p(x) = log N(10; 0, 2).
+
+
+def identical_vaes(share, k=4, n_rows=1000, kl_scale=None):
+    """The best Gaussian posteriors for concentrations (share, rest equal), and the objective."""
+    a = torch.full((k,), (1 - share) / (k - 1), dtype=torch.float64)
+    a[0] = share
+    strength = a * k if kl_scale is None else torch.ones(k, dtype=torch.float64)
+    variance = 1 / (1 + strength)
+    mean = 10.0 * strength * variance
+
+    def expand(values):
+        return values[:, None, None].expand(k, n_rows, 1)
+
+    likelihood = GaussianLikelihood().double()
+    likelihood.raw_variance.data.fill_(math.log(math.expm1(1.0 - 1e-4)))
+    return FixedMixture(
+        (expand(mean), expand(variance.sqrt()), a.expand(n_rows, k)),
+        torch.ones(k, 1, 1, dtype=torch.float64),
+        torch.zeros(k, 1, dtype=torch.float64),
+        likelihood,
+    )
+
+
+LOG_P = -0.5 * math.log(2 * math.pi * 2) - 100 / 4
+
+
+def bound(network, objective, seed=0):
+    x = torch.full((1000, 1), 10.0, dtype=torch.float64)
+    terms = terms_of(network, x, objective, seed)
+    return -terms.loss(kl_weight=1.0, beta=0.0).item()
+
+
+def test_melbo_exceeds_the_log_likelihood():
+    # Equation 8 is not a lower bound: its maximum here is -23.25, log p(x) is -26.27.
+    best = max(bound(identical_vaes(share), "melbo") for share in np.linspace(0.3, 0.99, 24))
+    assert best == pytest.approx(-23.25, abs=0.2)
+    assert best > LOG_P + 2.5
+
+
+def test_elbo_never_exceeds_the_log_likelihood_and_reaches_it():
+    for share in (0.25, 0.5, 0.9, 0.99):
+        assert bound(identical_vaes(share, kl_scale=1), "elbo") <= LOG_P + 1e-6
+    reached = [bound(identical_vaes(0.25, kl_scale=1), "elbo", seed=seed) for seed in range(8)]
+    assert np.mean(reached) == pytest.approx(LOG_P, abs=0.05)
+
+
+# The linear model of the notes: exact log p(x), the best diagonal posterior, two components.
+
+W = torch.tensor([[1, 0.5], [-0.5, 1], [0.25, -1]], dtype=torch.float64)
+W2 = torch.tensor([[0.5, 0], [0, 0.5], [1, 1]], dtype=torch.float64)
+B = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
+B2 = torch.tensor([1, -0.5, 1.5], dtype=torch.float64)
+X = torch.tensor([[1, -0.5, 2]], dtype=torch.float64)
+
+
+def linear_mixture(weights, biases, n_rows=1):
+    """Decoders W_k z + b_k with variance 1/4, and each posterior's best diagonal Gaussian."""
+    likelihood = GaussianLikelihood().double()
+    likelihood.raw_variance.data.fill_(math.log(math.expm1(0.25 - 1e-4)))
+    means, stds = [], []
+    for w, b in zip(weights, biases, strict=True):
+        precision = torch.eye(2, dtype=torch.float64) + 4.0 * w.T @ w
+        means.append(torch.linalg.solve(precision, 4.0 * w.T @ (X[0] - b)))
+        stds.append(precision.diagonal().rsqrt())
+    k = len(weights)
+    shape = (k, n_rows, 2)
+    return FixedMixture(
+        (
+            torch.stack(means).unsqueeze(1).expand(shape),
+            torch.stack(stds).unsqueeze(1).expand(shape),
+            torch.full((n_rows, k), 1 / k, dtype=torch.float64),
+        ),
+        torch.stack(weights),
+        torch.stack(biases),
+        likelihood,
+    )
+
+
+def test_best_diagonal_posterior_golden():
+    posterior = linear_mixture([W], [B]).posterior
+    assert posterior.mean[0, 0].tolist() == pytest.approx([0.85853659, -0.53414634], abs=1e-8)
+    assert posterior.std[0, 0].square().tolist() == pytest.approx([0.16, 0.1], abs=1e-12)
+
+
+def test_elbo_of_the_linear_model_golden():
+    n = 400_000
+    terms = terms_of(linear_mixture([W], [B], n), X.expand(n, 3), "elbo")
+    assert -terms.loss(kl_weight=1.0, beta=0.0).item() == pytest.approx(-6.13642075, abs=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_draws", "expected", "tolerance"),
+    [(1, -6.13642, 0.03), (10, -6.1276, 0.01), (1000, -6.12836, 0.002)],
+)
+def test_importance_weighted_bound_golden(n_draws, expected, tolerance):
+    repeats = max(20, 4_000 // n_draws)
+    network = linear_mixture([W], [B])
+    values = [
+        log_likelihood_bound(network, X, random(1, n_draws, 2, seed=seed)).item()
+        for seed in range(repeats)
+    ]
+    assert np.mean(values) == pytest.approx(expected, abs=tolerance)
+
+
+def test_importance_weighted_bound_of_a_mixture_reaches_log_p():
+    network = linear_mixture([W, W2], [B, B2])
+    value = log_likelihood_bound(network, X, random(2, 200_000, 2)).item()
+    assert value == pytest.approx(-2.94739571511753, abs=0.01)
+
+
+def test_bound_equals_numpy_and_is_at_least_the_elbo_of_the_same_draws():
+    network = make_network(k=3)
+    x, eps = random(6, 5, seed=9), random(3, 4, 2, seed=1)
+    result = log_likelihood_bound(network, x, eps).detach().numpy()
+    posterior = network.encode(x)
+    a = posterior.concentration.detach().numpy()
+    log_joint = np.empty((3, 4, 6))
+    for k in range(3):
+        for l in range(4):
+            q = Normal(posterior.mean, posterior.std)
+            z = posterior.mean + posterior.std * eps[:, l].unsqueeze(1)
+            ratio = Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
+            log_p = network.likelihood.log_prob(x, network.decode(z))
+            log_joint[k, l] = (log_p + ratio)[k].detach().numpy()
+    expected = logsumexp(log_joint.reshape(12, 6), axis=0) - math.log(12)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    # Jensen, twice: over the draws and over w and the choice of a component.
+    c = np.full(3, 1 / 3)
+    kl_weights = (
+        gammaln(a.sum(1)) - gammaln(a).sum(1) - gammaln(c.sum()) + gammaln(c).sum()
+        + ((a - c) * (digamma(a) - digamma(a.sum(1, keepdims=True)))).sum(1)
+    )
+    elbo = (a.T * log_joint.mean(1)).sum(0) - kl_weights
+    assert (result >= elbo).all()
+
+
+def test_bound_of_a_row_does_not_depend_on_the_others():
+    network, eps = make_network(), random(3, 4, 2, seed=1)
+    x = random(6, 5, seed=9)
+    together = log_likelihood_bound(network, x, eps)
+    alone = torch.cat([log_likelihood_bound(network, row[None], eps) for row in x])
+    torch.testing.assert_close(together, alone)
