@@ -1,4 +1,4 @@
-"""Divergences, reparameterised draws and the likelihoods of an image or a row given decoder outputs.
+"""Divergences, reparameterised draws, and the likelihood of a row given decoder outputs.
 
 Shapes: K components, B rows, d latent dimensions, F features. Every draw takes an explicit
 generator, so the global one of torch is never touched.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class ComponentMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            ComponentLinear(k, n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+            ComponentLinear(k, n_in, n_out) for n_in, n_out in pairwise(sizes)
         )
         self.activation = activation
         self.dropout = dropout

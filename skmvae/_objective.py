@@ -50,7 +50,7 @@ def objective_terms(
 
 
 def _averaged(network, x, posterior: Posterior, output, generator):
-    """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5, the authors' code."""
+    """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5."""
     log_weights = draw_log_dirichlet(posterior.concentration, generator)
     reconstruction = -network.likelihood.averaged_log_prob(x, output, log_weights)
     return reconstruction, normal_kl(posterior.mean, posterior.std).mean(0)
@@ -90,12 +90,11 @@ def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:
     draws. All rows share eps: the bound of a row does not depend on its neighbours.
     """
     posterior = network.encode(x)
-    k, n_draws, latent_dim = eps.shape
+    k, n_draws, _ = eps.shape
     eps = eps.unsqueeze(2)  # (K, L, 1, d)
     z = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * eps  # (K, L, B, d)
-    log_ratio = (
-        0.5 * (eps.square() - z.square()).sum(-1) + posterior.std.log().sum(-1).unsqueeze(1)
-    )
+    log_std = posterior.std.log().sum(-1).unsqueeze(1)  # (K, 1, B)
+    log_ratio = log_std + 0.5 * (eps.square() - z.square()).sum(-1)  # (K, L, B)
     output = network.decode(z.flatten(1, 2)).unflatten(1, (n_draws, len(x)))  # (K, L, B, F)
     log_joint = network.likelihood.log_prob(x, output) + log_ratio  # (K, L, B)
     return torch.logsumexp(log_joint.flatten(0, 1), dim=0) - math.log(k * n_draws)

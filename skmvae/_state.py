@@ -58,7 +58,7 @@ def new_network(
     network = _skeleton(state).to_empty(device=device)
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
-            module.reset_parameters(generator)
+            module.reset_parameters(generator)  # type: ignore[operator]
     return network
 
 

@@ -110,13 +110,15 @@ def train(
 
 
 def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Optimizer:
-    variance = list(network.likelihood.parameters())
-    weights = [*network.encoder.parameters(), *network.decoder.parameters()]
-    groups = [
-        {"params": weights},
-        {"params": variance, "lr": _VARIANCE_LEARNING_RATE_FACTOR * learning_rate},
-    ]
-    return torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+    optimizer = torch.optim.Adam(
+        [*network.encoder.parameters(), *network.decoder.parameters()],
+        lr=learning_rate,
+        fused=True,
+    )
+    if variance := list(network.likelihood.parameters()):
+        lr = _VARIANCE_LEARNING_RATE_FACTOR * learning_rate
+        optimizer.add_param_group({"params": variance, "lr": lr})
+    return optimizer
 
 
 def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> ObjectiveTerms:
@@ -214,6 +216,7 @@ def _snapshot(network: MixtureVAE) -> dict[str, Tensor]:
 
 def _restore(network: MixtureVAE, progress: _Progress) -> None:
     """Put the kept weights back; DivergenceError if the last step of the epoch broke them."""
+    assert progress.parameters is not None  # max_iter >= 1
     network.load_state_dict(progress.parameters)
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():

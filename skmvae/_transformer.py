@@ -12,7 +12,6 @@ from ._inference import Inference
 from ._runtime import (
     ScaledRows,
     draw_seed,
-    gradients,
     inference_device,
     make_generator,
     mean_and_scale,
@@ -166,6 +165,9 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     >>> pipe.predict(X[1000:]).shape
     (797,)
     """
+
+    _state: NetworkState
+    history_: dict[str, list[float]]
 
     def __init__(
         self,
@@ -531,4 +533,5 @@ def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:
 
 
 def _as_records(history: dict[str, list[float]]) -> list[dict[str, float]]:
-    return [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
+    epochs = zip(*history.values(), strict=True)
+    return [dict(zip(history, values, strict=True)) for values in epochs]

@@ -16,16 +16,24 @@ from sklearn.utils.validation import validate_data
 Rule = tuple[Callable[[Any], bool], str]
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def at_least(low: int) -> Rule:
     def predicate(value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
+        return _is_int(value) and value >= low
 
     return predicate, f"an int >= {low}"
 
 
 def in_interval(low: float, high: float, *, closed: str) -> Rule:
     def predicate(value: Any) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if not _is_real(value):
             return False
         above = value >= low if closed in ("left", "both") else value > low
         below = value <= high if closed in ("right", "both") else value < high
@@ -38,7 +46,7 @@ def in_interval(low: float, high: float, *, closed: str) -> Rule:
 
 def index_below(stop: int) -> Rule:
     def predicate(value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < stop
+        return _is_int(value) and 0 <= value < stop
 
     return predicate, f"an int in [0, {stop})"
 
@@ -64,6 +72,10 @@ def check_value(what: str, value: Any, rule: Rule) -> None:
     predicate, description = rule
     if not predicate(value):
         raise ValueError(f"{what} must be {description}. Got {value!r} instead.")
+
+
+def are_layer_sizes(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(_is_int(v) and v >= 1 for v in value)
 
 
 ESTIMATOR_RULES: dict[str, Rule] = {
@@ -92,11 +104,14 @@ ESTIMATOR_RULES: dict[str, Rule] = {
         lambda value: (
             value is None
             or isinstance(value, np.random.RandomState)
-            or (isinstance(value, Integral) and 0 <= value < 2**32)
+            or (_is_int(value) and 0 <= value < 2**32)
         ),
         "None, an int in [0, 2**32) or a numpy.random.RandomState",
     ),
-    "verbose": (lambda value: isinstance(value, Integral) and value >= 0, "an int >= 0 or a bool"),
+    "verbose": (
+        lambda value: isinstance(value, bool) or (_is_int(value) and value >= 0),
+        "a bool or an int >= 0",
+    ),
 }
 
 

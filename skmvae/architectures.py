@@ -39,7 +39,6 @@ A linear architecture, which makes the model a mixture of probabilistic PCAs:
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 
 import torch
 from sklearn.base import BaseEstimator
@@ -47,7 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._layers import ComponentLinear, ComponentMLP
-from ._validation import check_parameters, in_interval, one_of
+from ._validation import are_layer_sizes, check_parameters, in_interval, one_of
 
 __all__ = ["MLP", "ComponentLinear"]
 
@@ -59,12 +58,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-
-
-def _are_layer_sizes(value) -> bool:
-    return isinstance(value, tuple | list) and all(
-        isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in value
-    )
 
 
 class MLP(BaseEstimator):
@@ -115,7 +108,7 @@ class MLP(BaseEstimator):
         check_parameters(
             self,
             {
-                "hidden_layer_sizes": (_are_layer_sizes, "a tuple of ints >= 1"),
+                "hidden_layer_sizes": (are_layer_sizes, "a tuple of ints >= 1"),
                 "activation": one_of(_ACTIVATIONS),
                 "dropout": in_interval(0.0, 1.0, closed="left"),
             },

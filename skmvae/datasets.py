@@ -17,9 +17,18 @@ from sklearn.utils import Bunch
 
 __all__ = ["fetch_cifar10", "fetch_mnist"]
 
-_CIFAR10_CLASSES = (
-    "airplane automobile bird cat deer dog frog horse ship truck".split()  # the labels 0 to 9
-)
+_CIFAR10_CLASSES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
 
 
 def fetch_mnist(*, data_home=None):
@@ -94,7 +103,7 @@ def fetch_cifar10(*, data_home=None):
             labels = np.concatenate([data["y_train"], data["y_test"]])
             n_train = len(data["y_train"])
     cifar10 = _bunch(pixels, labels, n_train, image_shape=(3, 32, 32))
-    cifar10.classes = list(_CIFAR10_CLASSES)
+    cifar10.classes = _CIFAR10_CLASSES.copy()
     return cifar10
 
 
@@ -112,9 +121,9 @@ def _from_openml(name: str, version: int, file_name: str, data_home) -> tuple:
         )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"{name} could not be had: SKMVAE_DATA={os.environ.get('SKMVAE_DATA')!r} names no folder "
-            f"with {file_name}, and fetch_openml failed ({error}). Set SKMVAE_DATA to a folder that "
-            "holds the file, or try again with a network."
+            f"{name} could not be had: SKMVAE_DATA={os.environ.get('SKMVAE_DATA')!r} names no "
+            f"folder with {file_name}, and fetch_openml failed ({error}). Set SKMVAE_DATA to a "
+            "folder that holds the file, or try again with a network."
         ) from error
     return data.data, data.target
 

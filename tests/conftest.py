@@ -1,6 +1,12 @@
 """Fixtures of the whole suite."""
 
+import logging
+import os
 import random
+import warnings
+
+# Without it scikit-learn skips one of its checks. Read when SciPy is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
@@ -11,25 +17,33 @@ from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 
-def global_generators():
-    """The state of every process-wide generator, in a form that == compares."""
+def process_wide_state():
+    """Every process-wide generator and switch, in a form that == compares."""
     _, keys, position, has_gauss, gauss = np.random.get_state()
-    return (
-        random.getstate(),
-        (keys.tobytes(), position, has_gauss, gauss),
-        torch.get_rng_state().numpy().tobytes(),
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-    )
+    return {
+        "random": random.getstate(),
+        "numpy.random": (keys.tobytes(), position, has_gauss, gauss),
+        "torch generator": torch.get_rng_state().numpy().tobytes(),
+        "torch threads": torch.get_num_threads(),
+        "torch default dtype": torch.get_default_dtype(),
+        "torch matmul precision": torch.get_float32_matmul_precision(),
+        "torch deterministic": torch.are_deterministic_algorithms_enabled(),
+        "grad mode": torch.is_grad_enabled(),
+        "logging": (logging.root.level, len(logging.root.handlers)),
+        "warnings": warnings.filters[:],
+    }
 
 
 @pytest.fixture(autouse=True)
-def _global_state_is_left_alone():
-    """No test of this suite may find the global generators or switches moved."""
-    before = global_generators()
+def _process_wide_state_is_left_alone(request):
+    """No test of this suite may find a global generator or switch moved."""
+    before = process_wide_state()
     yield
-    assert global_generators() == before
+    after = process_wide_state()
+    if request.node.get_closest_marker("may_use_numpy_random"):
+        before.pop("numpy.random")
+    moved = [name for name, value in before.items() if after[name] != value]
+    assert not moved, f"moved by the test: {moved}"
 
 
 @pytest.fixture(scope="session")

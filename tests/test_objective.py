@@ -63,14 +63,18 @@ def numpy_terms(network, x, eps, log_weights, objective):
     def log_prob(row, y):
         if gaussian:
             s2 = network.likelihood.variance.item()
-            return sum(-0.5 * (v - m) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2) for v, m in zip(row, y))
-        return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in zip(row, y))
+            return sum(
+                -0.5 * (v - m) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2)
+                for v, m in zip(row, y, strict=True)
+            )
+        return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in zip(row, y, strict=True))
 
     y = output if gaussian else 1 / (1 + np.exp(-output))
     reconstruction, kl_latent, kl_weights = [], [], []
     for b in range(n):
         kl = [
-            0.5 * sum(mean[i, b] ** 2 + std[i, b] ** 2 - 1 - 2 * np.log(std[i, b])) for i in range(k)
+            0.5 * sum(mean[i, b] ** 2 + std[i, b] ** 2 - 1 - 2 * np.log(std[i, b]))
+            for i in range(k)
         ]
         if objective == "averaged":
             reconstruction.append(-log_prob(x[b], sum(w[b, i] * y[i, b] for i in range(k))))
@@ -81,7 +85,10 @@ def numpy_terms(network, x, eps, log_weights, objective):
         )
         c = np.full(k, 1 / k)
         kl_weights.append(
-            gammaln(a[b].sum()) - gammaln(a[b]).sum() - gammaln(c.sum()) + gammaln(c).sum()
+            gammaln(a[b].sum())
+            - gammaln(a[b]).sum()
+            - gammaln(c.sum())
+            + gammaln(c).sum()
             + ((a[b] - c) * (digamma(a[b]) - digamma(a[b].sum()))).sum()
         )
     return np.mean(reconstruction), np.mean(kl_latent), np.mean(kl_weights)
@@ -296,18 +303,21 @@ def test_bound_equals_numpy_and_is_at_least_the_elbo_of_the_same_draws():
     a = posterior.concentration.detach().numpy()
     log_joint = np.empty((3, 4, 6))
     for k in range(3):
-        for l in range(4):
+        for draw in range(4):
             q = Normal(posterior.mean, posterior.std)
-            z = posterior.mean + posterior.std * eps[:, l].unsqueeze(1)
+            z = posterior.mean + posterior.std * eps[:, draw].unsqueeze(1)
             ratio = Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
             log_p = network.likelihood.log_prob(x, network.decode(z))
-            log_joint[k, l] = (log_p + ratio)[k].detach().numpy()
+            log_joint[k, draw] = (log_p + ratio)[k].detach().numpy()
     expected = logsumexp(log_joint.reshape(12, 6), axis=0) - math.log(12)
     np.testing.assert_allclose(result, expected, rtol=1e-12)
     # Jensen, twice: over the draws and over w and the choice of a component.
     c = np.full(3, 1 / 3)
     kl_weights = (
-        gammaln(a.sum(1)) - gammaln(a).sum(1) - gammaln(c.sum()) + gammaln(c).sum()
+        gammaln(a.sum(1))
+        - gammaln(a).sum(1)
+        - gammaln(c.sum())
+        + gammaln(c).sum()
         + ((a - c) * (digamma(a) - digamma(a.sum(1, keepdims=True)))).sum(1)
     )
     elbo = (a.T * log_joint.mean(1)).sum(0) - kl_weights
