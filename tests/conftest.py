@@ -3,7 +3,6 @@
 import logging
 import os
 import random
-import warnings
 
 # Without it scikit-learn skips one of its checks. Read when SciPy is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -30,7 +29,6 @@ def process_wide_state():
         "torch deterministic": torch.are_deterministic_algorithms_enabled(),
         "grad mode": torch.is_grad_enabled(),
         "logging": (logging.root.level, len(logging.root.handlers)),
-        "warnings": warnings.filters[:],
     }
 
 
