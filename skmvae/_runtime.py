@@ -114,10 +114,14 @@ class ScaledRows:
 
 def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
     """Column means (F,) and the root mean square of X - mean, in float64, without copying X."""
+    blocks = range(0, len(X), 1024)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = X.mean(axis=0, dtype=np.float64)
-        squares = sum(np.square(X[i : i + 1024] - mean).sum() for i in range(0, len(X), 1024))
-        scale = float(np.sqrt(squares / X.size))
+        # Sums of differences from one row: exact for constant columns, accurate at any offset.
+        origin = X[0].astype(np.float64)
+        mean = origin + sum((X[i : i + 1024] - origin).sum(axis=0) for i in blocks) / len(X)
+        scale = float(
+            np.sqrt(sum(np.square(X[i : i + 1024] - mean).sum() for i in blocks) / X.size)
+        )
     if not np.isfinite(scale):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
     # The spread that rounding alone leaves in constant data is not a scale.

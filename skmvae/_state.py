@@ -57,8 +57,15 @@ def new_network(
     """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
     network = _skeleton(state).to_empty(device=device)
     for module in network.modules():
-        if any(True for _ in module.parameters(recurse=False)):
-            module.reset_parameters(generator)  # type: ignore[operator]
+        if not list(module.parameters(recurse=False)):
+            continue
+        reset_parameters = getattr(module, "reset_parameters", None)
+        if reset_parameters is None:
+            raise TypeError(
+                f"{type(module).__name__} has parameters but no reset_parameters(generator), so "
+                "the architecture cannot be initialised."
+            )
+        reset_parameters(generator)
     return network
 
 

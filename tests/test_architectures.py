@@ -1,0 +1,122 @@
+"""What one component is made of, and how a user writes another."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator, clone
+from torch import nn
+
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP, ComponentLinear
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 5, 3), [4, 4]])
+def test_shapes(hidden):
+    encoder, decoder = MLP(hidden_layer_sizes=hidden).build(n_features=6, latent_dim=2, k=3)
+    assert encoder(torch.zeros(10, 6)).shape == (3, 10, 5)
+    assert encoder(torch.zeros(3, 10, 6)).shape == (3, 10, 5)
+    assert decoder(torch.zeros(3, 10, 2)).shape == (3, 10, 6)
+
+
+def test_decoder_mirrors_the_encoder():
+    encoder, decoder = MLP(hidden_layer_sizes=(7, 5)).build(n_features=6, latent_dim=2, k=3)
+    assert [layer.weight.shape[1:] for layer in encoder.layers] == [(6, 7), (7, 5), (5, 5)]
+    assert [layer.weight.shape[1:] for layer in decoder.layers] == [(2, 5), (5, 7), (7, 6)]
+
+
+def test_default_is_the_paper_s():
+    assert MLP().hidden_layer_sizes == (500, 500)
+    assert MLP().dropout == 0.0
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "leaky_relu", "gelu", "silu"])
+def test_activations(activation):
+    encoder, _ = MLP((4,), activation=activation).build(n_features=3, latent_dim=1, k=1)
+    expected = getattr(torch, activation, None) or getattr(nn.functional, activation)
+    h = torch.linspace(-2, 2, 9)
+    assert torch.equal(encoder.activation(h), expected(h))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"hidden_layer_sizes": 500}, "'hidden_layer_sizes' parameter of MLP must be a tuple"),
+        ({"hidden_layer_sizes": (0,)}, "Got \\(0,\\)"),
+        ({"hidden_layer_sizes": (2.5,)}, "Got \\(2.5,\\)"),
+        ({"activation": "sigmoid"}, "'activation' parameter of MLP must be one of .*'relu'"),
+        ({"dropout": 1.0}, "'dropout' parameter of MLP must be a number in \\[0, 1\\)"),
+        ({"dropout": -0.1}, "Got -0.1"),
+    ],
+)
+def test_bad_parameters_are_named_in_fit(params, message, make_small):
+    with pytest.raises(ValueError, match=message):
+        make_small(architecture=MLP(**params)).fit(np.ones((4, 3)))
+
+
+def test_nested_parameters_can_be_set_and_cloned():
+    mvae = MVAETransformer(architecture=MLP((8,)))
+    mvae.set_params(architecture__hidden_layer_sizes=(4,), architecture__activation="tanh")
+    copy = clone(mvae)
+    assert copy.architecture is not mvae.architecture
+    assert copy.get_params()["architecture__hidden_layer_sizes"] == (4,)
+
+
+def test_nested_parameters_can_be_set_on_the_default():
+    mvae = MVAETransformer().set_params(architecture__hidden_layer_sizes=(4,))
+    assert repr(mvae.architecture) == "MLP(hidden_layer_sizes=(4,))"
+    assert MVAETransformer().architecture is None
+
+
+def test_fit_neither_changes_nor_keeps_the_architecture_given(make_small, digits):
+    architecture = MLP((8,))
+    mvae = make_small(architecture=architecture).fit(digits[0])
+    assert architecture.get_params() == MLP((8,)).get_params()
+    codes = mvae.transform(digits[0])
+    architecture.hidden_layer_sizes = (3, 3)
+    np.testing.assert_array_equal(mvae.transform(digits[0]), codes)
+
+
+def test_dropout_is_off_at_inference(make_small, digits):
+    mvae = make_small(architecture=MLP((16,), dropout=0.5)).fit(digits[0])
+    np.testing.assert_array_equal(mvae.transform(digits[0]), mvae.transform(digits[0]))
+
+
+class Linear(nn.Module):
+    def __init__(self, k, n_in, n_out):
+        super().__init__()
+        self.linear = ComponentLinear(k, n_in, n_out)
+
+    def forward(self, h, generator=None):
+        return self.linear(h)
+
+
+class LinearArchitecture(BaseEstimator):
+    def build(self, n_features, latent_dim, k):
+        return Linear(k, n_features, 2 * latent_dim + 1), Linear(k, latent_dim, n_features)
+
+
+class Unseeded(LinearArchitecture):
+    """One that forgets ``reset_parameters``."""
+
+    def build(self, n_features, latent_dim, k):
+        encoder, decoder = super().build(n_features, latent_dim, k)
+        encoder.gain = nn.Parameter(torch.ones(()))
+        return encoder, decoder
+
+
+def test_an_architecture_of_one_s_own(make_small, digits):
+    X = digits[0]
+    mvae = make_small(architecture=LinearArchitecture(), max_iter=20, learning_rate=0.03).fit(X)
+    assert mvae.transform(X).shape == (500, 6)
+    assert mvae.history_["loss"][-1] < mvae.history_["loss"][0]
+    residual = ((mvae.reconstruct(X) - X) ** 2).sum()
+    assert residual < ((X - X.mean(0)) ** 2).sum()
+
+
+def test_an_architecture_without_initialisation_is_named(make_small, digits):
+    with pytest.raises(TypeError, match="Linear has parameters but no reset_parameters"):
+        make_small(architecture=Unseeded()).fit(digits[0])

@@ -1,0 +1,426 @@
+"""The estimator as a user meets it: attributes, methods, and how they hang together."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture
+
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP
+
+
+def test_fitted_attributes(fitted, digits):
+    X, _ = digits
+    assert fitted.weights_.shape == (3,)
+    np.testing.assert_array_equal(fitted.weights_, fitted.mixing_weights(X).mean(0))
+    np.testing.assert_allclose(fitted.mean_, X.mean(0), rtol=1e-12)
+    assert fitted.scale_ == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-12)
+    assert 0 < fitted.noise_variance_ < 2 * fitted.scale_**2
+    assert fitted.n_iter_ == 2
+    assert fitted.n_features_in_ == 64
+    assert not hasattr(fitted, "feature_names_in_")
+
+
+def test_history_makes_a_data_frame(fitted):
+    frame = pd.DataFrame(fitted.history_)
+    names = [
+        "loss",
+        "reconstruction",
+        "kl_latent",
+        "kl_weights",
+        "dhsic",
+        "learning_rate",
+        "seconds",
+    ]
+    assert list(frame) == names
+    assert len(frame) == fitted.n_iter_
+    assert all(isinstance(v, float) for values in fitted.history_.values() for v in values)
+
+
+def test_bernoulli_has_no_units(make_small, digits):
+    mvae = make_small(likelihood="bernoulli").fit(digits[0] / 16)
+    assert mvae.scale_ == 1.0
+    assert (mvae.mean_ == 0.0).all()
+    assert mvae.noise_variance_ is None
+    reconstruction = mvae.reconstruct(digits[0] / 16)
+    assert reconstruction.min() >= 0.0
+    assert reconstruction.max() <= 1.0
+
+
+def test_codes_are_component_major(fitted, digits):
+    """Columns i d to (i + 1) d - 1 are what encoder i alone gives."""
+    X = digits[0][:40]
+    codes = fitted.transform(X)
+    arrays = fitted._state.arrays
+    scaled = (X - fitted.mean_) / fitted.scale_
+    for i in range(3):
+        h = scaled
+        for layer in range(2):
+            w = arrays[f"encoder.layers.{layer}.weight"][i].astype(float)
+            h = h @ w + arrays[f"encoder.layers.{layer}.bias"][i]
+            h = np.maximum(h, 0) if layer == 0 else h
+        np.testing.assert_allclose(codes[:, 2 * i : 2 * i + 2], h[:, :2], atol=1e-5)
+
+
+def test_mixing_weights_are_probabilities(fitted, digits):
+    weights = fitted.mixing_weights(digits[0])
+    assert weights.shape == (500, 3)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
+
+
+def test_reconstruction_is_the_weighted_sum_of_the_components(fitted, digits):
+    X, _ = digits
+    alone = np.stack([fitted.reconstruct(X, component=i) for i in range(3)])
+    mixed = np.einsum("nk,knf->nf", fitted.mixing_weights(X), alone)
+    np.testing.assert_allclose(fitted.reconstruct(X), mixed, atol=1e-4)
+    assert len({a.tobytes() for a in alone}) == 3
+
+
+def test_inverse_transform_decodes_with_the_encoders_ratings(fitted, digits):
+    """Each encoder rates its own decoder's output; nothing but Z and fitted state is used."""
+    Z = fitted.transform(digits[0])
+    alone = []
+    for i in range(3):
+        one = np.zeros_like(Z)
+        one[:, 2 * i : 2 * i + 2] = Z[:, 2 * i : 2 * i + 2]
+        alone.append(_decode_component(fitted, one, i))
+    ratings = np.stack([_raw_concentration(fitted, alone[i], i) for i in range(3)], axis=1)
+    weights = ratings / ratings.sum(1, keepdims=True)
+    expected = np.einsum("nk,knf->nf", weights, np.stack(alone))
+    np.testing.assert_allclose(fitted.inverse_transform(Z), expected, atol=2e-3)
+
+
+def _decode_component(mvae, Z, i):
+    a, h = mvae._state.arrays, Z[:, 2 * i : 2 * i + 2]
+    h = np.maximum(h @ a["decoder.layers.0.weight"][i] + a["decoder.layers.0.bias"][i], 0)
+    h = h @ a["decoder.layers.1.weight"][i] + a["decoder.layers.1.bias"][i]
+    return h * mvae.scale_ + mvae.mean_
+
+
+def _raw_concentration(mvae, X, i):
+    a, h = mvae._state.arrays, (X - mvae.mean_) / mvae.scale_
+    h = np.maximum(h @ a["encoder.layers.0.weight"][i] + a["encoder.layers.0.bias"][i], 0)
+    h = h @ a["encoder.layers.1.weight"][i] + a["encoder.layers.1.bias"][i]
+    return np.logaddexp(0, h[:, -1]) + 1e-6
+
+
+def test_inverse_transform_is_nearly_as_good_as_the_true_weights(make_small, digits):
+    X, _ = digits
+    mvae = make_small(k=4, latent_dim=8, max_iter=60, architecture=MLP((64,))).fit(X)
+    true = ((mvae.reconstruct(X) - X) ** 2).sum(1).mean()
+    rated = ((mvae.inverse_transform(mvae.transform(X)) - X) ** 2).sum(1).mean()
+    alone = np.stack([mvae.reconstruct(X, component=i) for i in range(4)])
+    uniform = ((alone.mean(0) - X) ** 2).sum(1).mean()
+    assert rated < true + 0.5 * (uniform - true)
+
+
+def test_extreme_codes_decode_to_finite_rows(fitted):
+    assert np.isfinite(fitted.inverse_transform(np.full((2, 6), 1e6))).all()
+    assert np.isfinite(fitted.inverse_transform(np.full((2, 6), -1e6))).all()
+
+
+def test_one_component_is_a_plain_vae(make_small, digits):
+    X, _ = digits
+    mvae = make_small(k=1).fit(X)
+    assert (mvae.mixing_weights(X) == 1.0).all()
+    np.testing.assert_array_equal(mvae.reconstruct(X), mvae.reconstruct(X, component=0))
+    np.testing.assert_array_equal(mvae.inverse_transform(mvae.transform(X)), mvae.reconstruct(X))
+    assert mvae.history_["dhsic"] == [0.0, 0.0]
+    assert mvae.history_["kl_weights"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_have_the_dtype_of_their_input(dtype, fitted, digits):
+    X = digits[0].astype(dtype)
+    Z = fitted.transform(X)
+    for result in (Z, fitted.mixing_weights(X), fitted.reconstruct(X), fitted.score_samples(X)):
+        assert result.dtype == dtype
+    assert fitted.inverse_transform(Z).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, np.longdouble, object])
+def test_other_dtypes_give_float32(dtype, make_small, digits):
+    X = digits[0].astype(dtype)
+    mvae = make_small().fit(X)
+    assert mvae.transform(X).dtype == np.float32
+    np.testing.assert_allclose(mvae.transform(X), mvae.transform(X.astype(np.float32)), rtol=1e-6)
+
+
+def test_rows_are_bitwise_independent(fitted, digits):
+    X, _ = digits
+    for method in (
+        fitted.transform,
+        fitted.mixing_weights,
+        fitted.reconstruct,
+        fitted.score_samples,
+    ):
+        together = method(X)
+        np.testing.assert_array_equal(np.concatenate([method(X[:77]), method(X[77:])]), together)
+        np.testing.assert_array_equal(method(X[::-1])[::-1], together)
+        np.testing.assert_array_equal(method(X[123:124])[0], together[123])
+
+
+def test_x_is_never_modified_and_never_aliased(make_small, digits):
+    X = np.array(digits[0])
+    before = X.copy()
+    mvae = make_small().fit(X)
+    for result in (mvae.transform(X), mvae.reconstruct(X), mvae.mixing_weights(X)):
+        assert not np.shares_memory(result, X)
+        result[:] = np.nan
+    np.testing.assert_array_equal(X, before)
+    assert np.isfinite(mvae.transform(X)).all()
+
+
+def test_units_and_offsets_do_not_matter(make_small, digits):
+    X, _ = digits
+    plain, scaled = make_small().fit(X), make_small().fit(X * 1e8 + 1e9)
+    np.testing.assert_allclose(scaled.transform(X * 1e8 + 1e9), plain.transform(X), atol=1e-3)
+    assert scaled.noise_variance_ == pytest.approx(plain.noise_variance_ * 1e16, rel=1e-3)
+    # A density in units of 1e8: log p is lower by n_features log 1e8.
+    shift = 64 * np.log(1e8)
+    assert scaled.score(X * 1e8 + 1e9) == pytest.approx(plain.score(X) - shift, abs=1e-1)
+
+
+def test_sample_has_the_units_of_x_and_repeats(fitted, digits):
+    first, again = fitted.sample(300, random_state=3), fitted.sample(300, random_state=3)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (300, 64)
+    assert first.dtype == np.float32
+    assert not np.array_equal(first, fitted.sample(300, random_state=4))
+    assert not np.array_equal(fitted.sample(), fitted.sample())
+    assert fitted.sample(1).shape == (1, 64)
+
+
+def test_sample_follows_the_generative_process(fitted):
+    """w ~ Dir(1/3, 1/3, 1/3), z ~ N(0, I): moments over many draws, against NumPy."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    w, Z = rng.dirichlet([1 / 3] * 3, n), rng.standard_normal((n, 6))
+    alone = np.stack([_decode_component(fitted, Z, i) for i in range(3)])
+    expected = np.einsum("nk,knf->nf", w, alone)
+    sample = fitted.sample(n, random_state=0)
+    spread = expected.std(0).max()
+    np.testing.assert_allclose(sample.mean(0), expected.mean(0), atol=0.05 * spread)
+    np.testing.assert_allclose(sample.std(0), expected.std(0), atol=0.05 * spread)
+
+
+def test_score_is_the_mean_of_score_samples(fitted, digits):
+    X, y = digits
+    assert fitted.score(X) == pytest.approx(fitted.score_samples(X).mean(), rel=1e-6)
+    assert fitted.score(X, y) == fitted.score(X)
+
+
+def test_more_draws_tighten_the_bound(fitted, digits):
+    values = [fitted.score_samples(digits[0], n_draws=n).mean() for n in (1, 8, 64)]
+    assert values[0] < values[1] < values[2]
+
+
+def test_score_does_not_depend_on_how_the_model_was_trained(fitted, digits):
+    X, _ = digits
+    other = clone(fitted).fit(X)
+    before = other.score(X)
+    other.set_params(beta=1e6, kl_weight=0.1, objective="elbo", batch_size=7)
+    assert other.score(X) == before
+
+
+def test_score_tells_rows_from_noise(make_small, digits):
+    X, _ = digits
+    mvae = make_small(max_iter=30).fit(X[:400])
+    noise = np.random.default_rng(0).permuted(X[400:], axis=1)
+    assert (mvae.score_samples(X[400:]) > mvae.score_samples(noise).max()).mean() > 0.9
+
+
+@pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
+def test_score_is_a_lower_bound_of_a_known_density(objective, make_small):
+    """Held-out Gaussian rows: no model scores above the truth by more than the draws' error."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((6000, 2)) @ np.array([[2.0, 0.0], [1.0, 0.5]])
+    train, test = X[:3000], X[3000:]
+    truth = GaussianMixture(1, random_state=0).fit(X).score(test)
+    mvae = make_small(objective=objective, max_iter=20, learning_rate=1e-2).fit(train)
+    score = mvae.score_samples(test, n_draws=400).mean()
+    assert truth - 0.5 < score < truth + 0.02
+
+
+def test_feature_names_out(fitted):
+    names = fitted.get_feature_names_out()
+    assert list(names) == [f"mvaetransformer{i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("container", "frame"), [("pandas", pd.DataFrame), ("polars", pl.DataFrame)]
+)
+def test_set_output(container, frame, make_small, digits):
+    X, _ = digits
+    mvae = make_small().set_output(transform=container)
+    out = mvae.fit_transform(X)
+    assert isinstance(out, frame)
+    assert list(out.columns) == list(mvae.get_feature_names_out())
+    np.testing.assert_array_equal(
+        out.to_numpy(), clone(mvae).set_output(transform="default").fit_transform(X)
+    )
+
+
+def test_data_frames_in(make_small, digits):
+    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
+    mvae = make_small().fit(X)
+    assert list(mvae.feature_names_in_) == list(X.columns)
+    with pytest.raises(ValueError, match="feature names should match"):
+        mvae.transform(X[X.columns[::-1]])
+
+
+def test_refit_forgets_the_previous_data(make_small, digits):
+    X, _ = digits
+    mvae = make_small().fit(pd.DataFrame(X, columns=[f"p{i}" for i in range(64)]))
+    mvae.fit(X[:, :10])
+    assert mvae.n_features_in_ == 10
+    assert not hasattr(mvae, "feature_names_in_")
+    np.testing.assert_array_equal(mvae.transform(X[:, :10]), make_small().fit_transform(X[:, :10]))
+
+
+def test_parameters_set_after_fit_do_not_change_the_fitted_model(make_small, digits):
+    X, _ = digits
+    mvae = make_small().fit(X)
+    codes = mvae.transform(X)
+    mvae.set_params(k=7, latent_dim=9, likelihood="bernoulli", architecture=MLP((3,)))
+    np.testing.assert_array_equal(mvae.transform(X), codes)
+    assert len(mvae.get_feature_names_out()) == 6
+
+
+def test_a_failed_refit_leaves_the_fitted_estimator(make_small, digits):
+    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
+    mvae = make_small().fit(X)
+    before = dict(vars(mvae))
+    codes = mvae.transform(X)
+    for bad in (np.full((5, 3), np.nan), "nonsense", np.ones((5, 2, 2))):
+        with pytest.raises(ValueError, match=r"NaN|convert|dim"):
+            mvae.fit(bad)
+    with pytest.raises(ValueError, match="diverged"):
+        mvae.set_params(learning_rate=1e38).fit(np.random.default_rng(0).normal(size=(300, 5)))
+    mvae.set_params(learning_rate=1e-3)
+    assert vars(mvae).keys() == before.keys()
+    assert all(
+        vars(mvae)[name] is value for name, value in before.items() if name != "learning_rate"
+    )
+    np.testing.assert_array_equal(mvae.transform(X), codes)
+
+
+def test_warm_start_continues(make_small, digits):
+    X, _ = digits
+    mvae = make_small(max_iter=5, warm_start=True).fit(X)
+    first, mean, scale = mvae.history_["loss"], mvae.mean_, mvae.scale_
+    mvae.fit(X[:300])
+    assert mvae.n_iter_ == 10
+    assert mvae.history_["loss"][:5] == first
+    assert mvae.history_["loss"][5] < first[0]
+    np.testing.assert_array_equal(mvae.mean_, mean)
+    assert mvae.scale_ == scale
+
+
+def test_warm_start_does_not_touch_the_previous_weights(make_small, digits):
+    X, _ = digits
+    mvae = make_small(warm_start=True).fit(X)
+    previous = mvae._state
+    copies = {name: array.copy() for name, array in previous.arrays.items()}
+    mvae.fit(X)
+    for name, copy in copies.items():
+        np.testing.assert_array_equal(previous.arrays[name], copy)
+
+
+def test_warm_start_with_early_stopping_later_fills_the_gap(make_small, digits):
+    X, _ = digits
+    mvae = make_small(warm_start=True).fit(X)
+    mvae.set_params(early_stopping=True).fit(X)
+    assert np.isnan(mvae.history_["validation_loss"][:2]).all()
+    assert np.isfinite(mvae.history_["validation_loss"][2:]).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 2}, {"latent_dim": 3}, {"architecture": MLP((8,))}, {"likelihood": "bernoulli"}],
+)
+def test_warm_start_refuses_another_shape(change, make_small, digits):
+    X = digits[0] / 16
+    mvae = make_small(warm_start=True).fit(X)
+    (name,) = change
+    with pytest.raises(ValueError, match=f"which had {name}="):
+        mvae.set_params(**change).fit(X)
+    with pytest.raises(ValueError, match="which had n_features=64"):
+        mvae.set_params(**{name: make_small().get_params(deep=False)[name]}).fit(X[:, :5])
+
+
+def test_early_stopping_stops_and_reports(make_small, digits):
+    mvae = make_small(early_stopping=True, max_iter=500, n_iter_no_change=3, learning_rate=0.03)
+    mvae.fit(digits[0])
+    assert mvae.n_iter_ < 500
+    assert len(mvae.history_["validation_loss"]) == mvae.n_iter_
+    best = min(mvae.history_["validation_loss"])
+    assert best < mvae.history_["validation_loss"][-1]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.zeros((20, 3)),
+        np.full((20, 3), 0.1),
+        np.tile([1.0, 2.0, 3.0], (20, 1)),
+        np.ones((1, 3)),
+        np.ones((2, 1)),
+        np.repeat(np.arange(3.0), 2)[:, None],
+    ],
+    ids=["zeros", "constant", "equal rows", "one row", "one column", "duplicates"],
+)
+def test_degenerate_data_train(X, make_small):
+    mvae = make_small(latent_dim=5).fit(X)
+    assert np.isfinite(mvae.transform(X)).all()
+    assert np.isfinite(mvae.reconstruct(X)).all()
+    assert np.isfinite(mvae.score(X))
+    assert mvae.batch_size == 128
+
+
+def test_constant_columns_are_reconstructed(make_small):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=200), np.full(200, 1e4)])
+    mvae = make_small(max_iter=20).fit(X)
+    np.testing.assert_allclose(mvae.reconstruct(X)[:, 1], 1e4, rtol=1e-3)
+
+
+def test_html_repr(fitted):
+    html = fitted._repr_html_()
+    assert "MVAETransformer" in html
+    assert "latent_dim" in html
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_any_finite_data_of_any_shape(data):
+    dtype = data.draw(st.sampled_from([np.float32, np.float64, np.int32, np.uint8]))
+    shape = data.draw(st.tuples(st.integers(1, 30), st.integers(1, 6)))
+    bounds = (
+        {"min_value": 0, "max_value": 200}
+        if np.issubdtype(dtype, np.integer)
+        else {"min_value": -1e6, "max_value": 1e6}
+    )
+    X = data.draw(arrays(dtype, shape, elements=bounds, fill=st.nothing()))
+    mvae = MVAETransformer(
+        k=data.draw(st.integers(1, 4)),
+        latent_dim=data.draw(st.integers(1, 4)),
+        objective=data.draw(st.sampled_from(["melbo", "averaged", "elbo"])),
+        batch_size=data.draw(st.integers(1, 40)),
+        architecture=MLP((5,)),
+        max_iter=2,
+        random_state=0,
+    )
+    before = X.copy()
+    Z = mvae.fit_transform(X)
+    np.testing.assert_array_equal(X, before)
+    assert Z.shape == (shape[0], mvae.k * mvae.latent_dim)
+    assert Z.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    for result in (Z, mvae.inverse_transform(Z), mvae.reconstruct(X), mvae.score_samples(X)):
+        assert np.isfinite(result).all()

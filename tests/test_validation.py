@@ -1,0 +1,200 @@
+"""Bad hyperparameters and bad input: the error says which, what was seen and what to do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.exceptions import NotFittedError
+
+from skmvae import MVAETransformer
+
+BAD_PARAMETERS = {
+    "k": [0, -1, 2.5, "4", None, True],
+    "latent_dim": [0, 1.5, None],
+    "beta": [-1.0, np.nan, np.inf, "1", None],
+    "kl_weight": [-0.1, np.nan, None],
+    "objective": ["vae", None, 1],
+    "likelihood": ["normal", None],
+    "weight_concentration_prior": [0.0, -1.0, np.nan, "1/k"],
+    "architecture": ["mlp", (500, 500), 5],
+    "max_iter": [0, 1.5, None],
+    "batch_size": [0, -1, "auto"],
+    "learning_rate": [0.0, -1e-3, np.nan],
+    "early_stopping": [1, "yes", None],
+    "validation_fraction": [0.0, 1.0, 2, None],
+    "n_iter_no_change": [0, None],
+    "tol": [-1e-4, np.nan],
+    "warm_start": [1, None],
+    "precision": ["bfloat16", "float64", None],
+    "device": [None, 0, "gpu", "cuda:99"],
+    "random_state": [-1, 1.5, "seed", np.random.default_rng(0)],
+    "verbose": [-1, None, "yes"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in BAD_PARAMETERS.items() for value in values],
+)
+def test_bad_parameters_are_named_with_their_value(name, value, make_small, digits):
+    estimator = make_small().set_params(**{name: value})
+    with pytest.raises(ValueError, match=name) as error:
+        estimator.fit(digits[0])
+    assert repr(value) in str(error.value)
+
+
+def test_missing_values_of_pandas_are_refused(make_small):
+    X = pd.DataFrame({"a": pd.array([1, None], dtype="Int64")})
+    with pytest.raises(ValueError, match="NaN"):
+        make_small().fit(X)
+
+
+def test_every_parameter_has_a_rule():
+    assert BAD_PARAMETERS.keys() == MVAETransformer().get_params(deep=False).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("k", np.int64(2)),
+        ("beta", 0),
+        ("kl_weight", np.float32(0.5)),
+        ("early_stopping", np.bool_(True)),
+        ("verbose", False),
+        ("weight_concentration_prior", 2),
+        ("random_state", np.random.RandomState(0)),
+        ("random_state", 2**32 - 1),
+        ("device", torch.device("cpu")),
+    ],
+)
+def test_good_parameters_of_unusual_type(name, value, make_small, digits):
+    make_small().set_params(**{name: value}).fit(digits[0])
+
+
+def test_parameters_are_checked_before_the_data():
+    with pytest.raises(ValueError, match="'k' parameter"):
+        MVAETransformer(k=0).fit("not data")
+
+
+METHODS = ["fit", "transform", "mixing_weights", "reconstruct", "score_samples", "score"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.full((3, 64), np.nan), "NaN"),
+        (np.full((3, 64), np.inf), "infinity"),
+        (np.full((3, 64), "a"), "could not convert string"),
+        (np.ones((3, 64)) * 1j, "Complex data not supported"),
+        (np.ones(64), "Reshape your data"),
+        (np.ones((3, 8, 8)), "dim 3"),
+        (np.empty((0, 64)), "0 sample"),
+        (np.empty((3, 0)), r"0 feature\(s\) \(shape=\(3, 0\)\) while a minimum of 1 is required"),
+        (np.ma.masked_array(np.ones((3, 64))), "masked array"),
+        (np.full((3, 64), np.datetime64("2020-01-01")), "datetimes"),
+        (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "datetimes"),
+    ],
+)
+def test_bad_rows_are_refused_by_every_method(method, X, message, make_small, fitted):
+    estimator = make_small() if method == "fit" else fitted
+    with pytest.raises(ValueError, match=message):
+        getattr(estimator, method)(X)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sparse", [sp.csr_matrix, sp.csr_array])
+def test_sparse_rows_are_refused(method, sparse, make_small, fitted):
+    estimator = make_small() if method == "fit" else fitted
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        getattr(estimator, method)(sparse(np.eye(64)))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(3, 64, requires_grad=True), torch.ones(3, 64, dtype=torch.bfloat16)],
+    ids=["requires_grad", "bfloat16"],
+)
+def test_tensors_that_numpy_cannot_read_are_refused_with_the_remedy(tensor, make_small, fitted):
+    for call in (make_small().fit, fitted.transform):
+        with pytest.raises(TypeError, match=r"\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)"):
+            call(tensor)
+
+
+def test_cpu_tensors_are_taken(fitted, digits):
+    X = digits[0].astype(np.float32)
+    np.testing.assert_array_equal(fitted.transform(torch.tensor(X)), fitted.transform(X))
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_wrong_number_of_columns(method, fitted):
+    with pytest.raises(ValueError, match="63 features, but MVAETransformer is expecting 64"):
+        getattr(fitted, method)(np.ones((3, 63)))
+
+
+def test_wrong_number_of_codes_says_what_was_expected(fitted):
+    message = r"Z has 5 columns; expected k \* latent_dim = 3 \* 2 = 6"
+    with pytest.raises(ValueError, match=message):
+        fitted.inverse_transform(np.ones((3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("Z", "message"),
+    [(np.full((2, 6), np.nan), "Input Z contains NaN"), (np.ones(6), "Reshape"), ([], "Reshape")],
+)
+def test_bad_codes_are_refused(Z, message, fitted):
+    with pytest.raises(ValueError, match=message):
+        fitted.inverse_transform(Z)
+
+
+@pytest.mark.parametrize("method", [*METHODS[1:], "inverse_transform"])
+def test_unfitted(method):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(MVAETransformer(), method)(np.ones((3, 6)))
+    with pytest.raises(NotFittedError):
+        MVAETransformer().sample()
+    with pytest.raises((NotFittedError, AttributeError)):
+        MVAETransformer().get_feature_names_out()
+
+
+@pytest.mark.parametrize("component", [3, -1, 1.0, "1", True])
+def test_component_out_of_range(component, fitted, digits):
+    with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
+        fitted.reconstruct(digits[0], component=component)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, None])
+def test_numbers_of_draws(n, fitted, digits):
+    with pytest.raises(ValueError, match="n_samples must be an int >= 1"):
+        fitted.sample(n)
+    with pytest.raises(ValueError, match="n_draws must be an int >= 1"):
+        fitted.score_samples(digits[0], n_draws=n)
+
+
+def test_bernoulli_needs_the_unit_interval(make_small, digits):
+    X = digits[0]
+    estimator = make_small(likelihood="bernoulli")
+    with pytest.raises(ValueError, match=r"X spans \[0, 16\].*MinMaxScaler"):
+        estimator.fit(X)
+    estimator.fit(X / 16)
+    with pytest.raises(ValueError, match=r"X spans \[0, 16\]"):
+        estimator.score_samples(X)
+    # The encoder takes any row: test data may leave the range of the training data.
+    assert np.isfinite(estimator.transform(X / 15)).all()
+
+
+def test_values_that_overflow_float32_after_scaling(fitted, digits):
+    X = digits[0][:3].copy()
+    X[1, 5] = 1e40
+    for method in METHODS[1:]:
+        with pytest.raises(ValueError, match="too large for dtype"):
+            getattr(fitted, method)(X)
+    with pytest.raises(ValueError, match="too large for dtype"):
+        fitted.inverse_transform(np.full((2, 6), 1e39))
+
+
+def test_early_stopping_needs_rows_to_train_on(make_small):
+    with pytest.raises(ValueError, match=r"n_samples=1 and validation_fraction=0\.1"):
+        make_small(early_stopping=True).fit(np.ones((1, 3)))
+    make_small(early_stopping=True).fit(np.random.default_rng(0).normal(size=(2, 3)))
