@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from ._distributions import LIKELIHOODS
 from ._network import MixtureVAE
+from ._runtime import gradients
 from ._version import __version__
 
 FORMAT_VERSION = 1
@@ -51,6 +54,7 @@ class NetworkState:
         return replace(self, arrays=arrays)
 
 
+@gradients()
 def new_network(
     state: NetworkState, generator: torch.Generator, device: torch.device
 ) -> MixtureVAE:
@@ -91,6 +95,7 @@ def check_state(state: NetworkState) -> None:
             f"skmvae {__version__} reads version {FORMAT_VERSION}. Load it with skmvae "
             f"{getattr(state, 'skmvae_version', '(unknown)')}, or fit again."
         )
+    _check_fields(state)
     expected = {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
     expected["mean"] = (state.n_features,)
     found = {**state.arrays, "mean": state.mean}
@@ -100,6 +105,31 @@ def check_state(state: NetworkState) -> None:
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
         _check_array(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+
+
+def _check_fields(state: NetworkState) -> None:
+    """The plain values, on which the expected shapes of the arrays depend."""
+    expected = {
+        "architecture": callable(getattr(state.architecture, "build", None)),
+        "n_features": _is_positive_int(state.n_features),
+        "latent_dim": _is_positive_int(state.latent_dim),
+        "k": _is_positive_int(state.k),
+        "likelihood": isinstance(state.likelihood, str) and state.likelihood in LIKELIHOODS,
+        "weight_concentration_prior": _is_positive_float(state.weight_concentration_prior),
+        "scale": _is_positive_float(state.scale),
+        "arrays": isinstance(state.arrays, dict),
+    }
+    for name, holds in expected.items():
+        if not holds:
+            raise ValueError(f"{name} of the fitted state is not valid: {getattr(state, name)!r}.")
+
+
+def _is_positive_int(value) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _is_positive_float(value) -> bool:
+    return isinstance(value, float) and 0.0 < value < math.inf
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:

@@ -125,12 +125,17 @@ def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> O
     totals = _Totals(_device(network))
     for start in range(0, len(order), settings.batch_size):
         x = rows[order[start : start + settings.batch_size]]
-        terms = _terms(network, x, settings, generator)
-        optimizer.zero_grad()
-        terms.loss(kl_weight=settings.kl_weight, beta=settings.beta).backward()
-        optimizer.step()
-        totals.add(terms, len(x))
+        totals.add(_step(network, optimizer, x, settings, generator), len(x))
     return totals.means(f"epoch {epoch}")
+
+
+def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:
+    """One gradient step on the rows x (B, F)."""
+    terms = _terms(network, x, settings, generator)
+    optimizer.zero_grad()
+    terms.loss(kl_weight=settings.kl_weight, beta=settings.beta).backward()
+    optimizer.step()
+    return terms
 
 
 @no_gradients()

@@ -1,0 +1,147 @@
+"""Milliseconds a training step: ``MVAETransformer`` beside the obvious PyTorch version.
+
+    python benchmarks/speed.py --quick
+
+Both train the network of the paper's MNIST experiment (784-500-500-20, Bernoulli, "melbo") on
+random images. The two take turns, step by step, in one process, so that a change of the machine's
+speed meets both; medians are reported, and their ratio. Prints a table and writes JSON.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from obvious import ObviousTrainer
+
+import skmvae
+from skmvae import _training
+from skmvae._runtime import ScaledRows, make_generator
+from skmvae._state import NetworkState, new_network
+from skmvae.architectures import MLP
+
+N_ROWS, N_FEATURES, LATENT_DIM = 10_000, 784, 20
+
+
+class OurTrainer:
+    """The loop of ``skmvae._training``, one step at a time."""
+
+    def __init__(self, X, *, k, batch_size):
+        device = torch.device("cpu")
+        state = NetworkState(
+            architecture=MLP(),
+            n_features=N_FEATURES,
+            latent_dim=LATENT_DIM,
+            k=k,
+            likelihood="bernoulli",
+            weight_concentration_prior=1 / k,
+            mean=np.zeros(N_FEATURES),
+            scale=1.0,
+            arrays={},
+        )
+        self.settings = _training.TrainingSettings(
+            objective="melbo",
+            beta=1.0,
+            kl_weight=1.0,
+            weight_concentration_prior=1 / k,
+            max_iter=1,
+            batch_size=batch_size,
+            learning_rate=1e-3,
+            n_iter_no_change=1,
+            tol=0.0,
+            verbose=0,
+        )
+        self.generator = make_generator(0, device)
+        self.network = new_network(state, self.generator, device)
+        self.optimizer = _training._make_optimizer(self.network, 1e-3)
+        self.rows = ScaledRows(X, state.mean, state.scale, device)
+        self.totals = _training._Totals(device)
+        self.shuffler = np.random.default_rng(0)
+        self.order = self.shuffler.permutation(len(X))
+
+    def step(self):
+        size = self.settings.batch_size
+        if len(self.order) < size:
+            self.order = self.shuffler.permutation(len(self.rows))
+        batch, self.order = self.order[:size], self.order[size:]
+        x = self.rows[batch]
+        terms = _training._step(self.network, self.optimizer, x, self.settings, self.generator)
+        self.totals.add(terms, len(x))
+
+
+def compare(k, batch_size, n_steps, warm_up=5):
+    """Medians and ratio of both, in milliseconds, over interleaved steps."""
+    X = np.random.default_rng(0).random((N_ROWS, N_FEATURES), dtype=np.float32)
+    trainers = {
+        "obvious": ObviousTrainer(X, k=k, batch_size=batch_size, latent_dim=LATENT_DIM),
+        "skmvae": OurTrainer(X, k=k, batch_size=batch_size),
+    }
+    times = {name: [] for name in trainers}
+    for step in range(warm_up + n_steps):
+        for name, trainer in trainers.items():
+            start = time.perf_counter()
+            trainer.step()
+            if step >= warm_up:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "k": k,
+        "batch_size": batch_size,
+        "steps": n_steps,
+        "milliseconds": medians,
+        "ratio": medians["obvious"] / medians["skmvae"],
+    }
+
+
+def machine():
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "skmvae": skmvae.__version__,
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="K = 4, batch 128 only")
+    parser.add_argument("--steps", type=int, default=40, help="steps counted, at least 30")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    cases = [(4, 128)] if arguments.quick else [(k, b) for k in (1, 4, 10) for b in (128, 256)]
+    result = {"machine": machine(), "cases": []}
+    for name, value in result["machine"].items():
+        print(f"{name}: {value}")
+    print(f"\n{'K':>3} {'batch':>6} {'obvious':>10} {'skmvae':>10} {'ratio':>7}")
+    for k, batch_size in cases:
+        case = compare(k, batch_size, arguments.steps)
+        result["cases"].append(case)
+        ms = case["milliseconds"]
+        print(
+            f"{k:3d} {batch_size:6d} {ms['obvious']:7.1f} ms {ms['skmvae']:7.1f} ms "
+            f"{case['ratio']:6.2f}x",
+            flush=True,
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Loading MNIST and CIFAR-10: from a folder, from OpenML, or a clear error."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skmvae import datasets
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKMVAE_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "fetch_openml", refuse)
+
+
+def test_mnist_from_a_folder(folder, no_network):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (7, 28, 28), dtype=np.uint8)
+    np.savez(
+        folder / "mnist.npz",
+        x_train=images[:5],
+        y_train=np.arange(5, dtype=np.uint8),
+        x_test=images[5:],
+        y_test=np.arange(2, dtype=np.uint8),
+    )
+    mnist = datasets.fetch_mnist()
+    assert mnist.X_train.shape == (5, 784)
+    assert mnist.X_train.dtype == np.float32
+    np.testing.assert_allclose(mnist.X_test, images[5:].reshape(2, -1) / 255, rtol=1e-6)
+    assert mnist.y_train.tolist() == [0, 1, 2, 3, 4]
+    assert mnist.image_shape == (28, 28)
+
+
+def test_cifar10_from_a_folder(folder, no_network):
+    flat = [np.full((32, 32, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255))]
+    files = []
+    for image in flat:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=95)
+        files.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    offsets = np.cumsum([0, *map(len, files)])
+    np.savez(
+        folder / "cifar10_jpeg.npz",
+        jpeg_train=np.concatenate(files),
+        offsets_train=offsets,
+        y_train=np.array([1, 2], np.uint8),
+        jpeg_test=files[0],
+        offsets_test=offsets[:2],
+        y_test=np.array([9], np.uint8),
+    )
+    cifar10 = datasets.fetch_cifar10()
+    assert cifar10.X_train.shape == (2, 3072)
+    red, blue = cifar10.X_train.reshape(2, *cifar10.image_shape)
+    assert red[0].min() > 0.95
+    assert red[2].max() < 0.05
+    assert blue[2].min() > 0.95
+    assert cifar10.y_test.tolist() == [9]
+    assert len(cifar10.classes) == 10
+
+
+def openml(n, n_features):
+    def fetch(name, **kwargs):
+        assert kwargs["as_frame"] is False
+        data = np.tile(np.arange(n)[:, None] % 256, (1, n_features)).astype(np.int64)
+        target = np.array([str(i % 10) for i in range(n)], dtype=object)
+        return datasets.Bunch(data=data, target=target)
+
+    return fetch
+
+
+def test_openml_is_asked_without_a_folder(monkeypatch):
+    monkeypatch.delenv("SKMVAE_DATA", raising=False)
+    monkeypatch.setattr(datasets, "fetch_openml", openml(70_000, 4))
+    mnist = datasets.fetch_mnist()
+    assert len(mnist.X_train) == 60_000
+    assert len(mnist.X_test) == 10_000
+    assert mnist.X_train.max() == 1.0
+    assert mnist.y_train.dtype == np.int64
+
+
+def test_openml_is_asked_when_the_folder_lacks_the_file(folder, monkeypatch):
+    monkeypatch.setattr(datasets, "fetch_openml", openml(60_000, 4))
+    cifar10 = datasets.fetch_cifar10()
+    assert len(cifar10.X_train) == 50_000
+    assert len(cifar10.X_test) == 10_000
+
+
+@pytest.mark.parametrize("fetch", [datasets.fetch_mnist, datasets.fetch_cifar10])
+def test_without_either_the_error_says_what_to_do(fetch, folder, no_network):
+    with pytest.raises(OSError, match=r"could not be had: SKMVAE_DATA=.*Set SKMVAE_DATA to"):
+        fetch()

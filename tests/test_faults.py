@@ -1,0 +1,196 @@
+"""Real signals, real processes: nothing that was fitted is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# The child fits for ever, reports each finished epoch, and says what it has after Ctrl-C.
+CHILD = """
+import json, sys
+import numpy as np
+from sklearn.datasets import load_digits
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP
+
+X = load_digits().data[:500]
+params = dict(k=3, latent_dim=2, architecture=MLP((16,)), random_state=0)
+mvae = MVAETransformer(max_iter=10**6, verbose=1, **params)
+if "refit" in sys.argv:
+    mvae = MVAETransformer(max_iter=1, **params).fit(X)
+    mvae.set_params(max_iter=10**6, verbose=1)
+interrupted = False
+try:
+    mvae.fit(X)
+except KeyboardInterrupt:
+    interrupted = True
+again = MVAETransformer(max_iter=mvae.n_iter_, **params).fit(X)
+print(json.dumps({
+    "interrupted": interrupted,
+    "n_iter": mvae.n_iter_,
+    "history": len(mvae.history_["loss"]),
+    "same": bool(np.array_equal(again.transform(X), mvae.transform(X))),
+    "weights": bool(np.allclose(mvae.weights_, mvae.mixing_weights(X).mean(0))),
+}))
+"""
+
+
+def interrupt(arguments, epochs, delay):
+    """Start the child, wait for some epochs and a little, and press Ctrl-C."""
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", CHILD, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(epochs):
+        assert child.stdout.readline().startswith("epoch")
+    time.sleep(delay)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(0.0, 0.05, 5).round(3))
+def test_ctrl_c_keeps_the_last_finished_epoch_and_is_raised(delay):
+    result = interrupt([], epochs=2, delay=delay)
+    assert result["interrupted"]
+    assert result["n_iter"] == result["history"] >= 2
+    assert result["same"], "the kept weights are not those of a fit of as many epochs"
+    assert result["weights"]
+
+
+def test_ctrl_c_in_a_refit_replaces_the_earlier_fit():
+    result = interrupt(["refit"], epochs=3, delay=0.0)
+    assert result["interrupted"]
+    assert result["n_iter"] >= 3
+    assert result["same"]
+
+
+def test_ctrl_c_before_the_first_epoch_keeps_the_earlier_fit(make_small, digits):
+    X, _ = digits
+    mvae = make_small().fit(X)
+    state, n_iter = mvae._state, mvae.n_iter_
+
+    class Pressed(np.ndarray):
+        """An array that presses Ctrl-C when the first batch is read."""
+
+        def __getitem__(self, index):
+            if isinstance(index, np.ndarray) and index.dtype == np.int64:
+                os.kill(os.getpid(), signal.SIGINT)
+            return np.asarray(super().__getitem__(index))
+
+    from skmvae import _transformer
+
+    original = _transformer.check_rows
+    _transformer.check_rows = lambda e, X, reset: original(e, X, reset=reset).view(Pressed)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            mvae.fit(X)
+    finally:
+        _transformer.check_rows = original
+    assert mvae._state is state
+    assert mvae.n_iter_ == n_iter
+    assert np.isfinite(mvae.transform(X)).all()
+
+
+def run_child(code, *, timeout=120, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **kwargs,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_saving_to_a_full_disk_raises_and_leaves_the_estimator(fitted, digits):
+    import joblib
+
+    before = fitted.transform(digits[0])
+    with pytest.raises(OSError, match="No space left"):
+        joblib.dump(fitted, "/dev/full")
+    np.testing.assert_array_equal(fitted.transform(digits[0]), before)
+
+
+def test_a_spawned_process_can_fit():
+    code = """
+import multiprocessing as mp, numpy as np
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP
+
+def work(seed):
+    X = np.random.default_rng(0).normal(size=(50, 4))
+    return MVAETransformer(k=2, latent_dim=2, architecture=MLP((8,)), max_iter=1,
+                           random_state=0).fit(X).score(X)
+
+if __name__ == "__main__":
+    with mp.get_context("spawn").Pool(2) as pool:
+        a, b = pool.map(work, [0, 1])
+    assert a == b == work(0)
+"""
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"skmvae_spawn_{os.getpid()}.py"
+    path.write_text(code)
+    try:
+        result = subprocess.run(
+            [sys.executable, str(path)], capture_output=True, text=True, timeout=120, check=False
+        )
+    finally:
+        path.unlink()
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_memory_map_is_read_a_batch_at_a_time(tmp_path):
+    """2 GB of rows: the process never holds more than a small part of them."""
+    code = """
+import resource, sys
+import numpy as np
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP
+
+X = np.memmap(sys.argv[1], dtype=np.float32, mode="r", shape=(int(sys.argv[2]), 512))
+mvae = MVAETransformer(k=2, latent_dim=2, architecture=MLP((8,)), max_iter=1, batch_size=512,
+                       random_state=0)
+def anonymous():
+    with open("/proc/self/status") as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith(("RssAnon:", "VmSwap:")))
+mvae.fit(X[:5000])
+before = anonymous()
+peak = before
+import threading, time
+stop = False
+def watch():
+    global peak
+    while not stop:
+        peak = max(peak, anonymous())
+        time.sleep(0.005)
+thread = threading.Thread(target=watch); thread.start()
+mvae.fit(X)
+stop = True; thread.join()
+print(peak - before)
+"""
+    n_rows = 200_000
+    path = tmp_path / "rows.dat"
+    with path.open("wb") as f:
+        f.truncate(n_rows * 512 * 4)
+    script = tmp_path / "child.py"
+    script.write_text(code)
+    result = subprocess.run(
+        [sys.executable, str(script), str(path), str(n_rows)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    extra_bytes = 1024 * int(result.stdout)
+    assert extra_bytes < n_rows * 512 * 4 / 4
