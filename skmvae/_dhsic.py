@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -14,11 +15,12 @@ def rbf_gamma(dim: int) -> float:
 
 
 def log_rbf_gram(z: Tensor, gamma: float | None = None) -> Tensor:
-    """-gamma ||z_i - z_j||^2, the log of the Gram matrix: (..., n, d) -> (..., n, n)."""
-    squares = z.square().sum(-1)
-    distances = squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2.0 * z @ z.mT
+    """-gamma ||z_i - z_j||^2, the log of the Gram matrices: (K, n, d) -> (K, n, n)."""
+    z = z * math.sqrt(2.0 * (rbf_gamma(z.shape[-1]) if gamma is None else gamma))
+    half_squares = 0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
+    log_gram = torch.baddbmm(-half_squares, z, z.mT) - half_squares.mT
     # Rounding can leave a squared distance just below zero, and a kernel above one.
-    return -(rbf_gamma(z.shape[-1]) if gamma is None else gamma) * distances.clamp(min=0.0)
+    return log_gram.clamp(max=0.0)
 
 
 def dhsic(log_gram: Tensor) -> Tensor:

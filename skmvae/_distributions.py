@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 def normal_kl(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, I)), summed over the last axis."""
-    return 0.5 * (mean.square() + std.square() - 1.0).sum(-1) - std.log().sum(-1)
+    squares = torch.addcmul(mean.square(), std, std)
+    return 0.5 * (squares.sum(-1) - mean.shape[-1]) - std.log().sum(-1)
 
 
 def dirichlet_kl(concentration: Tensor, prior: float) -> Tensor:
@@ -95,7 +96,8 @@ class BernoulliLikelihood(nn.Module):
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | y) for x (B, F) and logits (..., B, F) -> (..., B)."""
-        return (x * output - F.softplus(output)).sum(-1)
+        # x log y + (1 - x) log(1 - y), with log(1 - y) = log y - output.
+        return torch.addcmul(F.logsigmoid(output), x - 1.0, output).sum(-1)
 
     def averaged_log_prob(self, x: Tensor, output: Tensor, log_weights: Tensor) -> Tensor:
         """log p(x | sum_k w_k y_k), equation 5: (B, F), (K, B, F), (B, K) -> (B,).

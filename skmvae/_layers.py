@@ -19,22 +19,27 @@ class ComponentLinear(nn.Module):
         Number of components.
     in_features, out_features : int
         Width of the input and of the output of each component.
+    gain : float, default=1.0
+        Initial standard deviation of the weights, in units of 1 / sqrt(in_features): sqrt(2) before
+        a ReLU (He et al. 2015), 1 where no activation follows.
     """
 
-    def __init__(self, k: int, in_features: int, out_features: int) -> None:
+    def __init__(self, k: int, in_features: int, out_features: int, gain: float = 1.0) -> None:
         super().__init__()
+        self.gain = gain
         self.weight = nn.Parameter(torch.empty(k, in_features, out_features, dtype=torch.float32))
         self.bias = nn.Parameter(torch.empty(k, 1, out_features, dtype=torch.float32))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He et al. (2015) initialisation and zero biases, as the paper's authors use."""
-        fan_in = self.weight.shape[1]
-        nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_in), generator=generator)
+        """Draw the weights from N(0, gain^2 / in_features) and set the biases to zero."""
+        std = self.gain / math.sqrt(self.weight.shape[1])
+        nn.init.normal_(self.weight, std=std, generator=generator)
         nn.init.zeros_(self.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """Map ``h`` (K, B, in), or (B, in) shared by all components, to (K, B, out)."""
-        return torch.baddbmm(self.bias, h.expand(len(self.weight), *h.shape[-2:]), self.weight)
+        h = h.expand(len(self.weight), *h.shape[-2:])
+        return torch.bmm(h, self.weight).add_(self.bias)
 
 
 class ComponentMLP(nn.Module):
@@ -48,9 +53,11 @@ class ComponentMLP(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
+        *hidden, last = pairwise(sizes)
         self.layers = nn.ModuleList(
-            ComponentLinear(k, n_in, n_out) for n_in, n_out in pairwise(sizes)
+            ComponentLinear(k, *size, gain=math.sqrt(2.0)) for size in hidden
         )
+        self.layers.append(ComponentLinear(k, *last))
         self.activation = activation
         self.dropout = dropout
 

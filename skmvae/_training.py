@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._network import MixtureVAE
 from ._objective import ObjectiveTerms, objective_terms
-from ._runtime import ScaledRows, gradients, make_generator, no_gradients
+from ._runtime import ScaledRows, gradients, keep_freed_memory, make_generator, no_gradients
 
 logger = logging.getLogger("skmvae")
 
@@ -81,6 +81,7 @@ def train(
     the weights of the last finished epoch are kept. Both hold after Ctrl-C too; one that comes
     before the first epoch has ended is raised.
     """
+    keep_freed_memory()
     generator = make_generator(seed, _device(network))
     shuffler = np.random.default_rng(seed)
     optimizer = _make_optimizer(network, settings.learning_rate)

@@ -39,6 +39,7 @@ A linear architecture, which makes the model a mixture of probabilistic PCAs:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from sklearn.base import BaseEstimator
@@ -50,11 +51,12 @@ from ._validation import are_layer_sizes, check_parameters, in_interval, one_of
 
 __all__ = ["MLP", "ComponentLinear"]
 
+# In place where autograd allows it: a layer's output has no other use.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "elu": F.elu,
-    "leaky_relu": F.leaky_relu,
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+    "elu": partial(F.elu, inplace=True),
+    "leaky_relu": partial(F.leaky_relu, inplace=True),
     "gelu": F.gelu,
     "silu": F.silu,
 }

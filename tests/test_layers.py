@@ -52,12 +52,13 @@ def test_components_do_not_see_each_other():
     assert not torch.equal(after[1], before[1])
 
 
-def test_initialisation_is_he_and_comes_from_the_generator():
-    layer = ComponentLinear(4, 400, 300)
+@pytest.mark.parametrize("gain", [1.0, 2.0**0.5])
+def test_initialisation_has_the_gain_and_comes_from_the_generator(gain):
+    layer = ComponentLinear(4, 400, 300, gain=gain)
     layer.reset_parameters(generator(0))
-    assert layer.weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.01)
+    assert layer.weight.std().item() == pytest.approx(gain / 400**0.5, rel=0.01)
     assert layer.bias.abs().max() == 0
-    again = ComponentLinear(4, 400, 300)
+    again = ComponentLinear(4, 400, 300, gain=gain)
     again.reset_parameters(generator(0))
     assert torch.equal(layer.weight, again.weight)
 
