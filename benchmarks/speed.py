@@ -64,7 +64,7 @@ class OurTrainer:
         self.network = new_network(state, self.generator, device)
         self.optimizer = _training._make_optimizer(self.network, 1e-3)
         self.rows = ScaledRows(X, state.mean, state.scale, device)
-        self.totals = _training._Totals(device)
+        self.log = _training._TermsLog(10**6 * batch_size, batch_size, device)
         self.shuffler = np.random.default_rng(0)
         self.order = self.shuffler.permutation(len(X))
 
@@ -75,7 +75,7 @@ class OurTrainer:
         batch, self.order = self.order[:size], self.order[size:]
         x = self.rows[batch]
         terms = _training._step(self.network, self.optimizer, x, self.settings, self.generator)
-        self.totals.add(terms, len(x))
+        self.log.add(terms)
 
 
 def compare(k, batch_size, n_steps):

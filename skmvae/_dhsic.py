@@ -18,9 +18,7 @@ def log_rbf_gram(z: Tensor, gamma: float | None = None) -> Tensor:
     """-gamma ||z_i - z_j||^2, the log of the Gram matrices: (K, n, d) -> (K, n, n)."""
     z = z * math.sqrt(2.0 * (rbf_gamma(z.shape[-1]) if gamma is None else gamma))
     half_squares = 0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
-    log_gram = torch.baddbmm(-half_squares, z, z.mT) - half_squares.mT
-    # Rounding can leave a squared distance just below zero, and a kernel above one.
-    return log_gram.clamp(max=0.0)
+    return torch.baddbmm(-half_squares, z, z.mT) - half_squares.mT
 
 
 def dhsic(log_gram: Tensor) -> Tensor:

@@ -123,11 +123,11 @@ def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Op
 
 
 def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> ObjectiveTerms:
-    totals = _Totals(_device(network))
+    log = _TermsLog(len(order), settings.batch_size, _device(network))
     for start in range(0, len(order), settings.batch_size):
         x = rows[order[start : start + settings.batch_size]]
-        totals.add(_step(network, optimizer, x, settings, generator), len(x))
-    return totals.means(f"epoch {epoch}")
+        log.add(_step(network, optimizer, x, settings, generator))
+    return log.means(f"epoch {epoch}")
 
 
 def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:
@@ -143,11 +143,11 @@ def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:
 def _evaluate(network, rows, held_out, settings, seed, epoch) -> float:
     """The mean loss on held-out rows, with the same draws in every epoch."""
     generator = make_generator(seed, _device(network))
-    totals = _Totals(_device(network))
+    log = _TermsLog(len(held_out), settings.batch_size, _device(network))
     for start in range(0, len(held_out), settings.batch_size):
         x = rows[held_out[start : start + settings.batch_size]]
-        totals.add(_terms(network, x, settings, generator), len(x))
-    terms = totals.means(f"the validation after epoch {epoch}")
+        log.add(_terms(network, x, settings, generator))
+    terms = log.means(f"the validation after epoch {epoch}")
     return float(terms.loss(kl_weight=settings.kl_weight, beta=settings.beta))
 
 
@@ -161,40 +161,36 @@ def _terms(network, x, settings, generator) -> ObjectiveTerms:
     )
 
 
-class _Totals:
-    """Running sums of the terms on the device, read once: no host synchronisation in between."""
+class _TermsLog:
+    """The terms of every batch of an epoch on the device, read once: no synchronisation between."""
 
-    def __init__(self, device: torch.device) -> None:
-        n_terms = len(ObjectiveTerms._fields)
-        self._sums = torch.zeros(n_terms, dtype=torch.float64, device=device)
-        self._finite = torch.ones(n_terms, dtype=torch.bool, device=device)
-        self._finite_batches = torch.zeros(n_terms, dtype=torch.int64, device=device)
-        self._n_rows = 0
+    def __init__(self, n_rows: int, batch_size: int, device: torch.device) -> None:
+        self._batch_sizes = [
+            min(batch_size, n_rows - start) for start in range(0, n_rows, batch_size)
+        ]
+        shape = (len(self._batch_sizes), len(ObjectiveTerms._fields))
+        self._values = torch.empty(shape, dtype=torch.float32, device=device)
+        self._n_batches = 0
 
-    def add(self, terms: ObjectiveTerms, n_rows: int) -> None:
-        values = torch.stack(terms).detach()
-        self._sums += values * n_rows
-        self._n_rows += n_rows
-        # Once the weights are NaN every term is: the first one to fail is the one to name.
-        self._finite &= values.isfinite()
-        self._finite_batches += self._finite
+    @torch.no_grad()
+    def add(self, terms: ObjectiveTerms) -> None:
+        torch.stack(terms, out=self._values[self._n_batches])
+        self._n_batches += 1
 
     def means(self, where: str) -> ObjectiveTerms:
         """Means over all rows, as floats; DivergenceError if a term was ever not finite."""
-        if not self._finite.all():
-            finite_batches = self._finite_batches.tolist()
-            first = min(finite_batches)
-            terms = [
-                name
-                for name, n in zip(ObjectiveTerms._fields, finite_batches, strict=True)
-                if n == first
-            ]
+        values = self._values.cpu().double().numpy()
+        failed = ~np.isfinite(values)
+        if failed.any():
+            # Once the weights are NaN every term is: the first one to fail is the one to name.
+            batch = int(failed.any(axis=1).argmax())
+            terms = ", ".join(np.array(ObjectiveTerms._fields)[failed[batch]])
             raise DivergenceError(
-                f"Training diverged: {', '.join(terms)} became non-finite in {where}, batch "
-                f"{first + 1}. Lower learning_rate or beta, or look for outliers in X "
+                f"Training diverged: {terms} became non-finite in {where}, batch {batch + 1}. "
+                "Lower learning_rate or beta, or look for outliers in X "
                 "(sklearn.preprocessing.StandardScaler or RobustScaler)."
             )
-        return ObjectiveTerms(*(self._sums / self._n_rows).tolist())
+        return ObjectiveTerms(*np.average(values, axis=0, weights=self._batch_sizes).tolist())
 
 
 def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, float]:
