@@ -240,7 +240,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data. Neither modified nor, when it is a float array, copied.
+            Training data. Never modified; a float32 or float64 array is not copied either.
         y : None
             Ignored.
 
