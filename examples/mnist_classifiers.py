@@ -1,7 +1,7 @@
 """
-=====================================================
+=======================================================
 MNIST: the paper's Table II, with the missing baselines
-=====================================================
+=======================================================
 
 Simple classifiers on the codes of the mixture (K = 4, d = 20, two hidden layers of 500, Adam 1e-3,
 Bernoulli likelihood), on the codes of each component alone, of a single VAE with as many columns

@@ -1,7 +1,7 @@
 """
-======================================
+==========================================
 Digits: codes as features for a classifier
-======================================
+==========================================
 
 The mixture of variational autoencoders learns codes from unlabelled images; a linear support vector
 machine or a nearest-neighbour classifier works on them. Beside it stand PCA and a single

@@ -32,5 +32,5 @@ def dhsic(log_gram: Tensor) -> Tensor:
     joint = log_gram.sum(0).exp().mean()
     product = row_means.mean(-1).log().sum().exp()
     cross = row_means.log().sum(0).exp().mean()
-    # Zero in exact arithmetic for independent codes; rounding gives -2e-16.
+    # Rounding can leave it just below zero, for example for a constant code.
     return (joint + product - 2.0 * cross).clamp(min=0.0)

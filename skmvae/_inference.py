@@ -16,6 +16,7 @@ from ._state import NetworkState, load_network
 
 # Every row and every model is scored with the same draws, so that scores can be compared.
 _SCORE_SEED = 0
+_DRAWS_AT_ONCE = 16
 
 
 class Inference:
@@ -70,11 +71,11 @@ class Inference:
         return self._rows(decode, ScaledRows(Z, 0.0, 1.0, self._device), Z.dtype)
 
     def generate(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-        """sum_k w_k y_k for w ~ Dir(c, ..., c) and z_k ~ N(0, I): -> (n, F) float32."""
+        """sum_k w_k y_k for w ~ Dir(c, ..., c) and z_k ~ N(0, I): -> (n, F) float64."""
         k, n_codes = self.state.k, self.state.n_codes
         weights = rng.dirichlet(np.full(k, self.state.weight_concentration_prior), size=n_rows)
         codes = rng.standard_normal((n_rows, n_codes))
-        draws = np.hstack([weights, codes]).astype(np.float32)
+        draws = np.hstack([weights, codes])
 
         def generate(draws: Tensor) -> Tensor:
             weights, codes = draws.split((k, n_codes), dim=1)
@@ -87,11 +88,16 @@ class Inference:
         shape = (self.state.k, n_draws, self.state.latent_dim)
         generator = make_generator(_SCORE_SEED, torch.device("cpu"))
         eps = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        eps = eps.to(self._device)
+        # A few draws at a time: memory must not grow with their number.
+        parts = eps.to(self._device).split(_DRAWS_AT_ONCE, dim=1)
         log_volume = self.state.n_features * math.log(self.state.scale)
 
         def bound(x: Tensor) -> Tensor:
-            return log_likelihood_bound(self._network, x, eps) - log_volume
+            sums = [
+                log_likelihood_bound(self._network, x, part) + math.log(part.shape[1])
+                for part in parts
+            ]
+            return torch.logsumexp(torch.stack(sums), dim=0) - math.log(n_draws) - log_volume
 
         return self._map(bound, self._scaled(X), (len(X),), X.dtype)
 

@@ -35,11 +35,12 @@ def objective_terms(
     objective: str,
     weight_concentration_prior: float,
     generator: torch.Generator,
+    dropout_generator: torch.Generator | None = None,
 ) -> ObjectiveTerms:
     """One Monte Carlo estimate of the objective for the rows x (B, F)."""
-    posterior = network.encode(x, generator)
+    posterior = network.encode(x, dropout_generator)
     z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
-    output = network.decode(z, generator)  # (K, B, F)
+    output = network.decode(z, dropout_generator)  # (K, B, F)
     reconstruction, kl_latent = OBJECTIVES[objective](network, x, posterior, output, generator)
     return ObjectiveTerms(
         reconstruction=reconstruction.mean(),

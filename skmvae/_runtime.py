@@ -5,10 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 # Inference always runs on blocks of this many rows, the last one padded with zeros. Matrix
 # products choose their kernels by shape, so with one shape a row's result is bitwise the same
@@ -84,6 +87,17 @@ def no_gradients() -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
     ):
         yield
+
+
+def finish(function: Callable[[], Result]) -> tuple[Result, KeyboardInterrupt | None]:
+    """The result of ``function``, and the Ctrl-C that it was called again after, if one came.
+
+    For the short work after training, which one Ctrl-C must not throw away. A second one does.
+    """
+    try:
+        return function(), None
+    except KeyboardInterrupt as interruption:
+        return function(), interruption
 
 
 def keep_freed_memory() -> None:

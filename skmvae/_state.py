@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -59,7 +59,14 @@ def new_network(
     state: NetworkState, generator: torch.Generator, device: torch.device
 ) -> MixtureVAE:
     """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
-    network = _skeleton(state).to_empty(device=device)
+    network = _skeleton(state)
+    for name, tensor in network.state_dict().items():
+        if name not in dict(network.named_parameters()) or tensor.dtype != torch.float32:
+            raise TypeError(
+                f"{name} of the architecture is a buffer or not float32 ({tensor.dtype}); only "
+                "float32 parameters are initialised and saved."
+            )
+    network.to_empty(device=device)
     for module in network.modules():
         if not list(module.parameters(recurse=False)):
             continue
@@ -82,18 +89,20 @@ def load_network(state: NetworkState, device: torch.device) -> MixtureVAE:
         for name, array in state.arrays.items()
     }
     network.load_state_dict(tensors, assign=True)
-    return network
+    return network.eval()
 
 
 def check_state(state: NetworkState) -> None:
     """Raise ValueError, naming what is wrong, unless ``state`` is whole and consistent."""
     if not isinstance(state, NetworkState):
         raise ValueError(f"the fitted state must be a NetworkState, got {type(state).__name__}.")
-    if getattr(state, "format_version", None) != FORMAT_VERSION:
+    if missing := sorted({field.name for field in fields(NetworkState)} - vars(state).keys()):
+        raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
+    if state.format_version != FORMAT_VERSION:
         raise ValueError(
-            f"the fitted state has format version {getattr(state, 'format_version', None)!r}; "
-            f"skmvae {__version__} reads version {FORMAT_VERSION}. Load it with skmvae "
-            f"{getattr(state, 'skmvae_version', '(unknown)')}, or fit again."
+            f"the fitted state has format version {state.format_version!r}; skmvae {__version__} "
+            f"reads version {FORMAT_VERSION}. Load it with skmvae {state.skmvae_version}, or fit "
+            "again."
         )
     _check_fields(state)
     expected = {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
@@ -104,7 +113,7 @@ def check_state(state: NetworkState) -> None:
     if unknown := sorted(found.keys() - expected.keys()):
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
-        _check_array(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+        check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
 
 
 def _check_fields(state: NetworkState) -> None:
@@ -132,7 +141,8 @@ def _is_positive_float(value) -> bool:
     return isinstance(value, float) and 0.0 < value < math.inf
 
 
-def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+def check_array_of(name: str, array, shape: tuple[int, ...], dtype: type) -> None:
+    """Raise ValueError, naming the array, unless it has the shape and the dtype."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
         found = (
             f"{array.dtype} {array.shape}"

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ._network import MixtureVAE
 from ._objective import ObjectiveTerms, objective_terms
-from ._runtime import ScaledRows, gradients, keep_freed_memory, make_generator, no_gradients
+from ._runtime import (
+    ScaledRows,
+    finish,
+    gradients,
+    keep_freed_memory,
+    make_generator,
+    no_gradients,
+)
 
 logger = logging.getLogger("skmvae")
 
@@ -106,8 +113,10 @@ def train(
         if progress.parameters is None:
             raise
         interruption = error
-    _restore(network, progress)
-    return TrainingResult(progress.records, interruption)
+    kept = progress.parameters
+    assert kept is not None  # max_iter >= 1
+    _, late_interruption = finish(lambda: network.load_state_dict(kept))
+    return TrainingResult(progress.records, interruption or late_interruption)
 
 
 def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Optimizer:
@@ -123,6 +132,7 @@ def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Op
 
 
 def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> ObjectiveTerms:
+    network.train()
     log = _TermsLog(len(order), settings.batch_size, _device(network))
     for start in range(0, len(order), settings.batch_size):
         x = rows[order[start : start + settings.batch_size]]
@@ -132,7 +142,7 @@ def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> O
 
 def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:
     """One gradient step on the rows x (B, F)."""
-    terms = _terms(network, x, settings, generator)
+    terms = _terms(network, x, settings, generator, dropout_generator=generator)
     optimizer.zero_grad()
     terms.loss(kl_weight=settings.kl_weight, beta=settings.beta).backward()
     optimizer.step()
@@ -141,7 +151,8 @@ def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:
 
 @no_gradients()
 def _evaluate(network, rows, held_out, settings, seed, epoch) -> float:
-    """The mean loss on held-out rows, with the same draws in every epoch."""
+    """The mean loss on held-out rows, with the same draws in every epoch and no dropout."""
+    network.eval()
     generator = make_generator(seed, _device(network))
     log = _TermsLog(len(held_out), settings.batch_size, _device(network))
     for start in range(0, len(held_out), settings.batch_size):
@@ -151,13 +162,14 @@ def _evaluate(network, rows, held_out, settings, seed, epoch) -> float:
     return float(terms.loss(kl_weight=settings.kl_weight, beta=settings.beta))
 
 
-def _terms(network, x, settings, generator) -> ObjectiveTerms:
+def _terms(network, x, settings, generator, dropout_generator=None) -> ObjectiveTerms:
     return objective_terms(
         network,
         x,
         objective=settings.objective,
         weight_concentration_prior=settings.weight_concentration_prior,
         generator=generator,
+        dropout_generator=dropout_generator,
     )
 
 
@@ -201,6 +213,12 @@ def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, floa
 def _advance(progress: _Progress, network, record: dict[str, float], tol: float) -> _Progress:
     """The progress after one more epoch. Without held-out rows every epoch is the best so far."""
     records = (*progress.records, record)
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergenceError(
+                f"Training diverged: {name} became non-finite in the last batch of epoch "
+                f"{len(records)}. Lower learning_rate."
+            )
     loss = record.get("validation_loss")
     if loss is None:
         return _Progress(records, _snapshot(network))
@@ -214,18 +232,6 @@ def _advance(progress: _Progress, network, record: dict[str, float], tol: float)
 
 def _snapshot(network: MixtureVAE) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def _restore(network: MixtureVAE, progress: _Progress) -> None:
-    """Put the kept weights back; DivergenceError if the last step of the epoch broke them."""
-    assert progress.parameters is not None  # max_iter >= 1
-    network.load_state_dict(progress.parameters)
-    for name, parameter in network.named_parameters():
-        if not parameter.isfinite().all():
-            raise DivergenceError(
-                f"Training diverged: {name} became non-finite in the last batch of epoch "
-                f"{len(progress.records)}. Lower learning_rate."
-            )
 
 
 def _report(records: tuple[dict[str, float], ...], max_iter: int) -> None:

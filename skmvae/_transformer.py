@@ -12,12 +12,13 @@ from ._inference import Inference
 from ._runtime import (
     ScaledRows,
     draw_seed,
+    finish,
     inference_device,
     make_generator,
     mean_and_scale,
     resolve_device,
 )
-from ._state import NetworkState, check_state, load_network, new_network
+from ._state import NetworkState, check_array_of, check_state, load_network, new_network
 from ._training import TrainingSettings, train
 from ._validation import (
     ESTIMATOR_RULES,
@@ -93,7 +94,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     batch_size : int, default=128
         Rows in a minibatch. The last minibatch of an epoch holds what is left.
     learning_rate : float, default=1e-3
-        Step size of Adam.
+        Step size of Adam; ten times as much for the Gaussian likelihood's noise variance.
     early_stopping : bool, default=False
         Hold out rows, stop when the loss on them no longer falls, and keep the weights of the
         epoch with the lowest one however training ended.
@@ -108,7 +109,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ``history_``. ``mean_`` and ``scale_`` stay those of the first fit.
     precision : {"auto", "float32"}, default="auto"
         Precision of the matrix products in training. At present both mean float32.
-    device : str or torch.device, default="auto"
+    device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
         Seed of initialisation, shuffling and sampling. With an int, a fit on the same machine and
@@ -134,7 +135,8 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Number of epochs run.
     history_ : dict of str to list of float
         One entry an epoch: ``loss`` and its terms ``reconstruction``, ``kl_latent``, ``kl_weights``
-        and ``dhsic`` (nats, means over rows, before their weights), ``learning_rate``,
+        and ``dhsic`` (nats, means over rows, before their weights; a minibatch of fewer than 2 k
+        rows counts as a dHSIC of 0), ``learning_rate``,
         ``validation_loss`` with early stopping, and ``seconds``.
     n_features_in_ : int
         Number of columns of X.
@@ -226,8 +228,9 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         self : MVAETransformer
         """
-        if self.architecture is None and any(name.startswith("architecture__") for name in params):
-            self.architecture = MLP()
+        nested = any(name.startswith("architecture__") for name in params)
+        if nested and params.get("architecture", self.architecture) is None:
+            params["architecture"] = MLP()
         return super().set_params(**params)
 
     def fit(self, X, y=None):
@@ -268,9 +271,13 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _fit(self, X) -> KeyboardInterrupt | None:
         device = resolve_device(self.device)
         X = check_rows(self, X, reset=True)
-        seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(3)
-        split_seed, network_seed, training_seed = (int(seed) for seed in seeds)
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        records = [] if previous is None else _as_records(self.history_)
+        # A warm start has the split of the fit before but new draws and a new order of the rows.
+        seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(
+            3 + len(records)
+        )
+        split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
         state = self._untrained_state(X, previous)
         training, held_out = self._split(len(X), split_seed)
         network = new_network(state, make_generator(network_seed, device), device)
@@ -284,14 +291,14 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             settings=self._settings(state),
             seed=training_seed,
         )
-        records = [] if previous is None else _as_records(self.history_)
         self._state = state.holding(network)
         self.mean_, self.scale_ = state.mean, state.scale
         self.noise_variance_ = network.likelihood.noise_variance(state.scale)
-        self.weights_ = Inference(self._state, device).mean_weights(X)
         self.history_ = _as_history([*records, *result.records])
         self.n_iter_ = len(records) + len(result.records)
-        return result.interruption
+        inference = Inference(self._state, device)
+        self.weights_, late_interruption = finish(lambda: inference.mean_weights(X))
+        return result.interruption or late_interruption
 
     def _untrained_state(self, X, previous: NetworkState | None) -> NetworkState:
         """The shapes and the units of the network to train: those of a previous fit, or new."""
@@ -355,7 +362,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         Z : ndarray of shape (n_samples, k * latent_dim)
             Component-major: columns ``i * latent_dim`` to ``(i + 1) * latent_dim - 1`` are the code
-            of component i. float32 for float32 input, float64 for float64, float32 otherwise.
+            of component i. float32 for float32 input, float64 for any other.
             A row's code does not depend on the other rows, to the last bit.
 
         Raises
@@ -439,7 +446,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features), float32
+        X : ndarray of shape (n_samples, n_features), float64
             In the units of the training data.
 
         Examples
@@ -462,7 +469,8 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         The importance-weighted bound (Burda et al. 2016) of the mixture's log density, in nats
         and in the units of X, with the weights and the choice of a component summed out. It is a
         valid bound whatever ``objective`` trained the model and has no term of ``beta`` or
-        ``kl_weight``.
+        ``kl_weight``. With the Bernoulli likelihood it is a log probability for binary X; for
+        values between 0 and 1 it only compares models of that likelihood with each other.
 
         Parameters
         ----------
@@ -523,7 +531,20 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             raise ValueError(f"the saved {type(self).__name__} lacks {', '.join(missing)}.")
         if "_state" in state:
             check_state(state["_state"])
+            _check_attributes(state)
         super().__setstate__(state)
+
+
+def _check_attributes(saved: dict) -> None:
+    """ValueError unless the fitted attributes of a saved estimator fit its network."""
+    network = saved["_state"]
+    check_array_of("weights_", saved["weights_"], (network.k,), np.float64)
+    check_array_of("mean_", saved["mean_"], (network.n_features,), np.float64)
+    if saved["n_features_in_"] != network.n_features:
+        raise ValueError(
+            f"n_features_in_ of the fitted state is {saved['n_features_in_']!r}, but its network "
+            f"has n_features={network.n_features}."
+        )
 
 
 def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from numbers import Integral, Real
@@ -87,8 +88,8 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "likelihood": one_of(("gaussian", "bernoulli")),
     "weight_concentration_prior": optional(in_interval(0.0, inf, closed="neither")),
     "architecture": (
-        lambda value: value is None or callable(getattr(value, "build", None)),
-        "None or an architecture, an object with a method build(n_features, latent_dim, k)",
+        lambda value: value is None or all(hasattr(value, m) for m in ("build", "get_params")),
+        "None or an architecture, a BaseEstimator with a method build(n_features, latent_dim, k)",
     ),
     "max_iter": at_least(1),
     "batch_size": at_least(1),
@@ -99,7 +100,7 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "tol": in_interval(0.0, inf, closed="left"),
     "warm_start": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
     "precision": one_of(("auto", "float32")),
-    "device": (lambda value: isinstance(value, str | torch.device), "a str or torch.device"),
+    "device": (lambda value: isinstance(value, str), "a str such as 'auto', 'cpu' or 'cuda:0'"),
     "random_state": (
         lambda value: (
             value is None
@@ -116,15 +117,19 @@ ESTIMATOR_RULES: dict[str, Rule] = {
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-    """X as a finite 2-d array of float32 or float64, uncopied where it is one already."""
-    _refuse_lossy_conversion(X, "X")
-    return validate_data(estimator, X, reset=reset, dtype=[np.float32, np.float64])
+    """X as a finite 2-d array of float64 or float32, uncopied where it is one already.
+
+    Anything else becomes float64: rounded to float32 before it is centred, a large offset would
+    take the digits with it.
+    """
+    X = _without_loss(X, "X")
+    return validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
 
 
 def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarray:
     """Z as a finite 2-d array with the columns that transform gives."""
-    _refuse_lossy_conversion(Z, "Z")
-    Z = check_array(Z, dtype=[np.float32, np.float64], estimator=estimator, input_name="Z")
+    Z = _without_loss(Z, "Z")
+    Z = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator, input_name="Z")
     if Z.shape[1] != k * latent_dim:
         raise ValueError(
             f"Z has {Z.shape[1]} columns; expected k * latent_dim = {k} * {latent_dim} = "
@@ -134,7 +139,7 @@ def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarra
 
 
 def check_unit_interval(X: np.ndarray) -> None:
-    """A Bernoulli likelihood is a density only on [0, 1]."""
+    """What a Bernoulli likelihood takes: probabilities, such as grey values, or 0 and 1."""
     low, high = X.min(), X.max()
     if low < 0.0 or high > 1.0:
         raise ValueError(
@@ -144,22 +149,31 @@ def check_unit_interval(X: np.ndarray) -> None:
         )
 
 
-def _refuse_lossy_conversion(X: Any, name: str) -> None:
-    """Types that NumPy would turn into floats while losing what they mean."""
+def _without_loss(X: Any, name: str) -> Any:
+    """X, unless NumPy would turn it into floats while losing what it means."""
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
             f"{name} is a masked array, and its mask would be lost. Fill it, for example with "
             f"{name}.filled(numpy.nan) and sklearn.impute.SimpleImputer."
         )
-    if isinstance(X, torch.Tensor) and (
-        X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16
-    ):
-        raise TypeError(
-            f"{name} is a torch tensor ({X.dtype}, {X.device}, requires_grad={X.requires_grad}); "
-            "call .detach().cpu().float().numpy() on it."
-        )
-    dtypes = X.dtypes if hasattr(X, "dtypes") else [getattr(X, "dtype", None)]
-    if any("datetime" in str(dtype).lower() for dtype in np.atleast_1d(np.asarray(dtypes, object))):
+    if isinstance(X, torch.Tensor):
+        if X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16:
+            raise TypeError(
+                f"{name} is a torch tensor ({X.dtype}, {X.device}, "
+                f"requires_grad={X.requires_grad}); call .detach().cpu().float().numpy() on it."
+            )
+        return X.numpy()
+    if any(re.search("date|time|duration|period", str(t), re.IGNORECASE) for t in _dtypes(X)):
         raise ValueError(
-            f"{name} holds datetimes; turn them into numbers first, for example seconds."
+            f"{name} holds dates or times; turn them into numbers first, for example seconds."
         )
+    return X
+
+
+def _dtypes(X: Any) -> list[Any]:
+    """The dtype of an array or list, or those of the columns of a data frame."""
+    if hasattr(X, "dtypes"):
+        return list(X.dtypes)
+    if isinstance(X, list | tuple) and len(X):
+        X = np.asarray(X[0])
+    return [getattr(X, "dtype", None)]

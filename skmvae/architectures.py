@@ -9,7 +9,8 @@ returning two :class:`torch.nn.Module`: an encoder whose ``forward(x, generator=
 (posterior means, raw standard deviations, one raw concentration), and a decoder whose
 ``forward(z, generator=None)`` maps ``(k, n_rows, latent_dim)`` to ``(k, n_rows, n_features)``.
 ``generator`` is the source of any random draws while training and None at inference. Every module
-that owns parameters needs ``reset_parameters(generator)``. :class:`ComponentLinear` is a building
+that owns parameters needs ``reset_parameters(generator)``; parameters are float32, and there are no
+buffers. :class:`ComponentLinear` is a building
 block that keeps to these rules; it holds k linear layers as one batched product.
 
 Examples

@@ -68,6 +68,8 @@ def test_nested_parameters_can_be_set_and_cloned():
 def test_nested_parameters_can_be_set_on_the_default():
     mvae = MVAETransformer().set_params(architecture__hidden_layer_sizes=(4,))
     assert repr(mvae.architecture) == "MLP(hidden_layer_sizes=(4,))"
+    mvae.set_params(architecture=None, architecture__activation="tanh")
+    assert repr(mvae.architecture) == "MLP(activation='tanh')"
     assert MVAETransformer().architecture is None
 
 
@@ -99,6 +101,24 @@ class LinearArchitecture(BaseEstimator):
         return Linear(k, n_features, 2 * latent_dim + 1), Linear(k, latent_dim, n_features)
 
 
+class WithBuffer(LinearArchitecture):
+    """Buffers would be neither initialised nor checked."""
+
+    def build(self, n_features, latent_dim, k):
+        encoder, decoder = super().build(n_features, latent_dim, k)
+        encoder.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+        return encoder, decoder
+
+
+class WithTorchDropout(LinearArchitecture):
+    """torch's own dropout listens to train() and eval() alone."""
+
+    def build(self, n_features, latent_dim, k):
+        encoder, decoder = super().build(n_features, latent_dim, k)
+        encoder.linear = nn.Sequential(encoder.linear, nn.Dropout(0.5))
+        return encoder, decoder
+
+
 class Unseeded(LinearArchitecture):
     """One that forgets ``reset_parameters``."""
 
@@ -115,6 +135,18 @@ def test_an_architecture_of_one_s_own(make_small, digits):
     assert mvae.history_["loss"][-1] < mvae.history_["loss"][0]
     residual = ((mvae.reconstruct(X) - X) ** 2).sum()
     assert residual < ((X - X.mean(0)) ** 2).sum()
+
+
+def test_buffers_are_refused(make_small, digits):
+    with pytest.raises(TypeError, match=r"encoder\.count of the architecture is a buffer"):
+        make_small(architecture=WithBuffer()).fit(digits[0])
+
+
+def test_networks_are_in_evaluation_mode_at_inference(make_small, digits):
+    state = torch.get_rng_state()
+    mvae = make_small(architecture=WithTorchDropout()).fit(digits[0])
+    torch.set_rng_state(state)
+    np.testing.assert_array_equal(mvae.transform(digits[0]), mvae.transform(digits[0]))
 
 
 def test_an_architecture_without_initialisation_is_named(make_small, digits):

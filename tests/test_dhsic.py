@@ -69,6 +69,15 @@ def test_golden_numbers(codes, gamma, expected):
     assert statistic(codes, gamma, torch.float32).item() == pytest.approx(expected, abs=2e-7)
 
 
+def test_golden_number_of_r_with_its_bandwidths():
+    gammas = (0.6349270911, 1.0984078661, 0.9900203130)
+    grams = [
+        log_rbf_gram(torch.as_tensor(z)[None], 1 / (2 * bandwidth**2))
+        for z, bandwidth in zip(CASE_A, gammas, strict=True)
+    ]
+    assert dhsic(torch.cat(grams)).item() == pytest.approx(0.08113510195950252, abs=1e-9)
+
+
 def test_golden_gradients():
     codes = [torch.tensor(z, requires_grad=True) for z in CASE_A]
     statistic(codes).backward()
@@ -96,8 +105,8 @@ def test_two_variables_is_hsic():
     assert statistic([x, y]).item() == pytest.approx(hsic, abs=1e-12)
 
 
-def test_gradient_equals_autograd_s():
-    """The gradient is written out; autograd takes that of the same three means."""
+def test_gradient_equals_that_of_the_plain_formula():
+    """The products over k are sums of logs in the package."""
     codes = torch.tensor(np.stack(case_b()), requires_grad=True)
     gram = log_rbf_gram(codes).exp()
     rows = gram.mean(-1)

@@ -40,6 +40,7 @@ def test_normal_kl_golden():
     mean = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     std = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     assert normal_kl(mean, std).item() == pytest.approx(3.75, abs=1e-12)
+    assert normal_kl(mean.float(), std.float()).item() == pytest.approx(3.75, abs=2e-7)
 
 
 def test_normal_kl_equals_torch():
@@ -63,6 +64,7 @@ def test_normal_kl_equals_torch():
 def test_dirichlet_kl_golden(concentration, prior, expected):
     a = torch.tensor([concentration], dtype=torch.float64)
     assert dirichlet_kl(a, prior).item() == pytest.approx(expected, abs=1e-12)
+    assert dirichlet_kl(a.float(), prior).item() == pytest.approx(expected, abs=2e-7, rel=2e-7)
 
 
 def test_dirichlet_kl_equals_torch():
@@ -107,6 +109,12 @@ def test_log_dirichlet_is_not_uniform_at_small_concentrations():
     w = draw_log_dirichlet(torch.full((2000, 4), 1e-3), generator()).exp()
     assert w.amax(1).quantile(0.05) > 0.9
     assert w.sum(1).allclose(torch.ones(2000), atol=1e-6)
+
+
+def test_log_dirichlet_draws_of_the_prior_are_sparse():
+    w = draw_log_dirichlet(torch.full((50_000, 4), 0.25), generator()).exp()
+    assert w.amax(1).mean().item() == pytest.approx(0.72, abs=0.005)
+    assert w.square().sum(1).mean().item() == pytest.approx(0.625, abs=0.005)
 
 
 def test_log_dirichlet_gradient_is_unbiased():

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skmvae._inference import Inference
+
 # The child fits for ever, reports each finished epoch, and says what it has after Ctrl-C.
 CHILD = """
 import json, sys
@@ -101,15 +103,29 @@ def test_ctrl_c_before_the_first_epoch_keeps_the_earlier_fit(make_small, digits)
     assert np.isfinite(mvae.transform(X)).all()
 
 
-def run_child(code, *, timeout=120, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        **kwargs,
-    )
+def test_ctrl_c_after_the_last_epoch_loses_nothing(make_small, digits, monkeypatch):
+    """While the mean weights are computed: once is remembered, twice keeps the earlier fit."""
+    X, _ = digits
+    original = Inference.mean_weights
+    presses = 1
+
+    def pressed(self, X):
+        nonlocal presses
+        presses -= 1
+        if presses >= 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, X)
+
+    monkeypatch.setattr(Inference, "mean_weights", pressed)
+    mvae = make_small()
+    with pytest.raises(KeyboardInterrupt):
+        mvae.fit(X)
+    assert mvae.n_iter_ == 2
+    np.testing.assert_array_equal(mvae.transform(X), make_small().fit_transform(X))
+    presses, state = 2, mvae._state
+    with pytest.raises(KeyboardInterrupt):
+        mvae.fit(X[:100])
+    assert mvae._state is state
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

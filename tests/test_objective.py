@@ -269,10 +269,32 @@ def test_best_diagonal_posterior_golden():
     assert posterior.std[0, 0].square().tolist() == pytest.approx([0.16, 0.1], abs=1e-12)
 
 
-def test_elbo_of_the_linear_model_golden():
-    n = 400_000
-    terms = terms_of(linear_mixture([W], [B], n), X.expand(n, 3), "elbo")
-    assert -terms.loss(kl_weight=1.0, beta=0.0).item() == pytest.approx(-6.13642075, abs=3e-3)
+def test_elbo_of_the_linear_model_golden(fixed_draws):
+    # The reconstruction is quadratic in z: these four points have the moments of N(0, I).
+    points = math.sqrt(2) * torch.tensor([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
+    fixed_draws(points[None], torch.zeros(4, 1, dtype=torch.float64))
+    terms = terms_of(linear_mixture([W], [B], 4), X.expand(4, 3), "elbo")
+    bound = -terms.loss(kl_weight=1.0, beta=0.0).item()
+    assert bound == pytest.approx(-6.13642075093951, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "expected"),
+    [
+        ([W], [B], -6.12835605997457),
+        ([W2], [B2], -2.27524019471118),
+        ([W, W2], [B, B2], -2.94739571511753),
+    ],
+)
+def test_one_draw_from_the_exact_posterior_gives_log_p(weights, biases, expected):
+    # Rotated codes have the same prior and a diagonal posterior covariance.
+    rotated = [
+        w @ torch.linalg.eigh(torch.eye(2, dtype=torch.float64) + 4 * w.T @ w).eigenvectors
+        for w in weights
+    ]
+    network = linear_mixture(rotated, biases)
+    value = log_likelihood_bound(network, X, random(len(weights), 1, 2)).item()
+    assert value == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 
-from skmvae import MVAETransformer
+from skmvae import MVAETransformer, _inference
 from skmvae.architectures import MLP
 
 
@@ -145,11 +145,11 @@ def test_results_have_the_dtype_of_their_input(dtype, fitted, digits):
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, np.longdouble, object])
-def test_other_dtypes_give_float32(dtype, make_small, digits):
+def test_other_dtypes_give_float64(dtype, make_small, digits):
     X = digits[0].astype(dtype)
     mvae = make_small().fit(X)
-    assert mvae.transform(X).dtype == np.float32
-    np.testing.assert_allclose(mvae.transform(X), mvae.transform(X.astype(np.float32)), rtol=1e-6)
+    assert mvae.transform(X).dtype == np.float64
+    np.testing.assert_array_equal(mvae.transform(X), mvae.transform(X.astype(np.float64)))
 
 
 def test_rows_are_bitwise_independent(fitted, digits):
@@ -187,11 +187,32 @@ def test_units_and_offsets_do_not_matter(make_small, digits):
     assert scaled.score(X * 1e8 + 1e9) == pytest.approx(plain.score(X) - shift, abs=1e-1)
 
 
+def test_an_offset_takes_no_digits(make_small):
+    """Integers and lists are not rounded to float32 before they are centred; nor are samples."""
+    X = (10**9 + np.random.default_rng(0).integers(0, 10, (50, 2))).astype(np.int64)
+    for rows in (X, X.tolist()):
+        mvae = make_small().fit(rows)
+        assert mvae.scale_ == pytest.approx(X.std(0).mean(), rel=0.1)
+    assert len(np.unique(mvae.sample(50, random_state=0)[:, 0])) > 40
+
+
+def test_many_draws_are_taken_a_few_at_a_time(fitted, digits):
+    """100 draws in parts of 16 are 100 draws: the bound of each part, averaged as densities."""
+    X = digits[0][:10]
+    inference = fitted._inference()
+    whole = inference.log_likelihood_bound(X, 100)
+    _inference._DRAWS_AT_ONCE, before = 100, _inference._DRAWS_AT_ONCE
+    try:
+        np.testing.assert_allclose(inference.log_likelihood_bound(X, 100), whole, rtol=1e-5)
+    finally:
+        _inference._DRAWS_AT_ONCE = before
+
+
 def test_sample_has_the_units_of_x_and_repeats(fitted, digits):
     first, again = fitted.sample(300, random_state=3), fitted.sample(300, random_state=3)
     np.testing.assert_array_equal(first, again)
     assert first.shape == (300, 64)
-    assert first.dtype == np.float32
+    assert first.dtype == np.float64
     assert not np.array_equal(first, fitted.sample(300, random_state=4))
     assert not np.array_equal(fitted.sample(), fitted.sample())
     assert fitted.sample(1).shape == (1, 64)
@@ -323,6 +344,15 @@ def test_warm_start_continues(make_small, digits):
     assert mvae.scale_ == scale
 
 
+def test_warm_start_does_not_repeat_the_draws(make_small, digits):
+    """One epoch, twice: the second has another order of the rows and other noise."""
+    X, _ = digits
+    mvae = make_small(max_iter=1, warm_start=True, learning_rate=1e-30).fit(X).fit(X)
+    first, second = mvae.history_["reconstruction"]
+    assert first != second
+    assert first == pytest.approx(second, rel=0.05)
+
+
 def test_warm_start_does_not_touch_the_previous_weights(make_small, digits):
     X, _ = digits
     mvae = make_small(warm_start=True).fit(X)
@@ -421,6 +451,6 @@ def test_any_finite_data_of_any_shape(data):
     Z = mvae.fit_transform(X)
     np.testing.assert_array_equal(X, before)
     assert Z.shape == (shape[0], mvae.k * mvae.latent_dim)
-    assert Z.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    assert Z.dtype == (np.float32 if dtype == np.float32 else np.float64)
     for result in (Z, mvae.inverse_transform(Z), mvae.reconstruct(X), mvae.score_samples(X)):
         assert np.isfinite(result).all()

@@ -1,7 +1,10 @@
 """Bad hyperparameters and bad input: the error says which, what was seen and what to do."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
@@ -17,7 +20,7 @@ BAD_PARAMETERS = {
     "objective": ["vae", None, 1],
     "likelihood": ["normal", None],
     "weight_concentration_prior": [0.0, -1.0, np.nan, "1/k"],
-    "architecture": ["mlp", (500, 500), 5],
+    "architecture": ["mlp", (500, 500), 5, type("NoEstimator", (), {"build": None})()],
     "max_iter": [0, 1.5, None],
     "batch_size": [0, -1, "auto"],
     "learning_rate": [0.0, -1e-3, np.nan],
@@ -27,7 +30,7 @@ BAD_PARAMETERS = {
     "tol": [-1e-4, np.nan],
     "warm_start": [1, None],
     "precision": ["bfloat16", "float64", None],
-    "device": [None, 0, "gpu", "cuda:99"],
+    "device": [None, 0, "gpu", "cuda:99", torch.device("cpu")],
     "random_state": [-1, 1.5, "seed", np.random.default_rng(0)],
     "verbose": [-1, None, "yes"],
 }
@@ -65,7 +68,6 @@ def test_every_parameter_has_a_rule():
         ("weight_concentration_prior", 2),
         ("random_state", np.random.RandomState(0)),
         ("random_state", 2**32 - 1),
-        ("device", torch.device("cpu")),
     ],
 )
 def test_good_parameters_of_unusual_type(name, value, make_small, digits):
@@ -93,8 +95,11 @@ METHODS = ["fit", "transform", "mixing_weights", "reconstruct", "score_samples",
         (np.empty((0, 64)), "0 sample"),
         (np.empty((3, 0)), r"0 feature\(s\) \(shape=\(3, 0\)\) while a minimum of 1 is required"),
         (np.ma.masked_array(np.ones((3, 64))), "masked array"),
-        (np.full((3, 64), np.datetime64("2020-01-01")), "datetimes"),
-        (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "datetimes"),
+        (np.full((3, 64), np.datetime64("2020-01-01")), "dates or times"),
+        (np.full((3, 64), np.timedelta64(3, "s")), "dates or times"),
+        ([np.full(64, np.datetime64("2020-01-01"))], "dates or times"),
+        (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "dates or times"),
+        (pl.DataFrame({"t": [datetime.date(2020, 1, 1)]}), "dates or times"),
     ],
 )
 def test_bad_rows_are_refused_by_every_method(method, X, message, make_small, fitted):
