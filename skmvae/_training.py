@@ -28,6 +28,9 @@ logger = logging.getLogger("skmvae")
 # magnitude; at the pace of the weights it lags behind for most of a short fit.
 _VARIANCE_LEARNING_RATE_FACTOR = 10.0
 
+# Momentum of 1e-15 takes 500 batches without a gradient to become denormal.
+_BATCHES_BETWEEN_CLEARING = 256
+
 
 class DivergenceError(ValueError):
     """Training produced a NaN or an infinity.
@@ -134,10 +137,24 @@ def _make_optimizer(network: MixtureVAE, learning_rate: float) -> torch.optim.Op
 def _run_epoch(network, optimizer, rows, order, settings, generator, epoch) -> ObjectiveTerms:
     network.train()
     log = _TermsLog(len(order), settings.batch_size, _device(network))
-    for start in range(0, len(order), settings.batch_size):
+    for batch, start in enumerate(range(0, len(order), settings.batch_size), start=1):
         x = rows[order[start : start + settings.batch_size]]
         log.add(_step(network, optimizer, x, settings, generator))
+        if batch % _BATCHES_BETWEEN_CLEARING == 0:
+            _clear_vanished_momentum(optimizer)
+    _clear_vanished_momentum(optimizer)
     return log.means(f"epoch {epoch}")
+
+
+def _clear_vanished_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zero the first moments that have decayed to nothing.
+
+    The weights of a pixel that is black in a few hundred rows running get no gradient, and their
+    momentum decays into denormal numbers, with which CPUs compute very slowly. Below 1e-15 it moves
+    a weight by less than 1e-7 of the learning rate (Adam's epsilon is 1e-8).
+    """
+    for state in optimizer.state.values():
+        torch.hardshrink(state["exp_avg"], lambd=1e-15, out=state["exp_avg"])
 
 
 def _step(network, optimizer, x, settings, generator) -> ObjectiveTerms:

@@ -7,8 +7,17 @@ import pytest
 import torch
 from networks import generator, make_network
 
+from skmvae import _training
 from skmvae._runtime import ScaledRows
-from skmvae._training import DivergenceError, TrainingSettings, _terms, _TermsLog, train
+from skmvae._training import (
+    _BATCHES_BETWEEN_CLEARING,
+    DivergenceError,
+    TrainingSettings,
+    _clear_vanished_momentum,
+    _terms,
+    _TermsLog,
+    train,
+)
 
 CPU = torch.device("cpu")
 
@@ -188,6 +197,32 @@ def test_divergence_names_the_batch_after_the_step_that_broke_the_weights():
 def test_divergence_in_the_last_step_is_not_returned():
     with pytest.raises(DivergenceError, match="last batch of epoch 1"):
         run(small_network(), data(), learning_rate=1e38, batch_size=50, max_iter=1)
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_momentum_without_a_gradient_does_not_become_denormal(clear):
+    """A weight that gets one gradient and then none, beside one that gets one every time."""
+    weight = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], fused=True)
+    for step in range(900):
+        weight.grad = torch.tensor([float(step == 0), 1.0])
+        optimizer.step()
+        if clear and step % _BATCHES_BETWEEN_CLEARING == 0:
+            _clear_vanished_momentum(optimizer)
+    idle, busy = optimizer.state[weight]["exp_avg"].tolist()
+    assert busy == pytest.approx(1.0)
+    if clear:
+        assert idle == 0.0
+    else:
+        assert 0.0 < idle < torch.finfo(torch.float32).tiny
+
+
+def test_every_epoch_clears_vanished_momentum(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_training, "_clear_vanished_momentum", calls.append)
+    monkeypatch.setattr(_training, "_BATCHES_BETWEEN_CLEARING", 4)
+    run(small_network(), data(10 * 16), max_iter=2)
+    assert len(calls) == 2 * (10 // 4 + 1)
 
 
 def test_divergence_is_a_value_error():
