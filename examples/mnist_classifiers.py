@@ -9,7 +9,7 @@ as one component and as the whole mixture, and on PCA.
 
     python examples/mnist_classifiers.py --epochs 10
 
-takes about ten minutes on two cores. The data come from the folder that ``SKMVAE_DATA`` names or
+takes about five minutes on two cores. The data come from the folder that ``SKMVAE_DATA`` names or
 from OpenML. The paper trains for 100 epochs.
 """
 
