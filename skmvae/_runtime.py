@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 BLOCK_ROWS = 64
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str) -> torch.device:
     """The torch device for a ``device`` parameter; ValueError when this machine has none such."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,7 +38,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def inference_device(device: str | torch.device) -> torch.device:
+def inference_device(device: str) -> torch.device:
     """Like ``resolve_device``, but the CPU, with a warning, where there is no such device.
 
     A model fitted on a GPU can be used on a machine without one.

@@ -60,8 +60,9 @@ def new_network(
 ) -> MixtureVAE:
     """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
     network = _skeleton(state)
-    for name, tensor in network.state_dict().items():
-        if name not in dict(network.named_parameters()) or tensor.dtype != torch.float32:
+    buffers = dict(network.named_buffers())
+    for name, tensor in [*buffers.items(), *network.named_parameters()]:
+        if name in buffers or tensor.dtype != torch.float32:
             raise TypeError(
                 f"{name} of the architecture is a buffer or not float32 ({tensor.dtype}); only "
                 "float32 parameters are initialised and saved."

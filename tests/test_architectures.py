@@ -106,7 +106,7 @@ class WithBuffer(LinearArchitecture):
 
     def build(self, n_features, latent_dim, k):
         encoder, decoder = super().build(n_features, latent_dim, k)
-        encoder.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+        encoder.register_buffer("count", torch.zeros(1), persistent=False)
         return encoder, decoder
 
 
