@@ -54,6 +54,7 @@ class OurTrainer:
             beta=1.0,
             kl_weight=1.0,
             weight_concentration_prior=1 / k,
+            precision="float32",
             max_iter=1,
             batch_size=batch_size,
             learning_rate=1e-3,

@@ -1,6 +1,6 @@
 """Mixtures of variational autoencoders (M-VAE) as a scikit-learn transformer."""
 
-from ._training import DivergenceError
+from ._epoch import DivergenceError
 from ._transformer import SKOPS_TRUSTED, MVAETransformer
 from ._version import __version__
 

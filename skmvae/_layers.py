@@ -39,7 +39,7 @@ class ComponentLinear(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Map ``h`` (K, B, in), or (B, in) shared by all components, to (K, B, out)."""
         h = h.expand(len(self.weight), *h.shape[-2:])
-        return torch.bmm(h, self.weight).add_(self.bias)
+        return torch.baddbmm(self.bias, h, self.weight)
 
 
 class ComponentMLP(nn.Module):

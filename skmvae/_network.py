@@ -45,19 +45,20 @@ class MixtureVAE(nn.Module):
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Equations 2 and 3 for x (B, F), or for one input a component, x (K, B, F)."""
-        mean, raw_std, raw_concentration = self.encoder(x, generator).split(
-            (self.latent_dim, self.latent_dim, 1), dim=-1
-        )
+        # Matrix products may have had a lower precision than the rest has.
+        raw = self.encoder(x, generator).to(x.dtype)
+        mean, raw_std, raw_concentration = raw.split((self.latent_dim, self.latent_dim, 1), dim=-1)
         concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
         return Posterior(
             mean=mean,
-            std=F.softplus(raw_std) + _FLOOR,
+            # On a CPU softplus is ten times slower on a view with gaps.
+            std=F.softplus(raw_std.contiguous()) + _FLOOR,
             concentration=concentration / concentration.sum(-1, keepdim=True),
         )
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Outputs of the decoders, before the likelihood's link: (K, B, d) -> (K, B, F)."""
-        return self.decoder(z, generator)
+        return self.decoder(z, generator).to(z.dtype)
 
     def component_means(self, z: Tensor) -> Tensor:
         """y_k, the mean of decoder k: (K, B, d) -> (K, B, F)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ._dhsic import dhsic, log_rbf_gram
 from ._distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
 from ._network import MixtureVAE, Posterior
+from ._runtime import matrix_products
 
 
 class ObjectiveTerms(NamedTuple):
@@ -34,13 +35,18 @@ def objective_terms(
     *,
     objective: str,
     weight_concentration_prior: float,
+    precision: str,
     generator: torch.Generator,
     dropout_generator: torch.Generator | None = None,
 ) -> ObjectiveTerms:
-    """One Monte Carlo estimate of the objective for the rows x (B, F)."""
-    posterior = network.encode(x, dropout_generator)
-    z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
-    output = network.decode(z, dropout_generator)  # (K, B, F)
+    """One Monte Carlo estimate of the objective for the rows x (B, F).
+
+    ``precision`` is that of the networks' matrix products alone; the rest is in float32.
+    """
+    with matrix_products(precision, x.device):
+        posterior = network.encode(x, dropout_generator)
+        z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
+        output = network.decode(z, dropout_generator)  # (K, B, F)
     reconstruction, kl_latent = OBJECTIVES[objective](network, x, posterior, output, generator)
     return ObjectiveTerms(
         reconstruction=reconstruction.mean(),

@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 # Inference always runs on blocks of this many rows, the last one padded with zeros. Matrix
 # products choose their kernels by shape, so with one shape a row's result is bitwise the same
 # whatever rows surround it. Larger blocks hardly raise the throughput of a CPU but make a single
-# row, padded to a block, wait longer.
-BLOCK_ROWS = 64
+# row, padded to a block, wait longer; a GPU needs them to be busy.
+BLOCK_ROWS = {"cpu": 64, "cuda": 4096}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -48,6 +48,32 @@ def inference_device(device: str) -> torch.device:
     except ValueError as error:
         warnings.warn(f"{error} Computing on the CPU.", stacklevel=4)
         return torch.device("cpu")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What a ``precision`` parameter means on the device: float32 or bfloat16."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        has_units = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # Older versions of torch cannot tell.
+        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+        has_units = capabilities.get("amx_bf16", False)
+    return "bfloat16" if has_units else "float32"
+
+
+def matrix_products(precision: str, device: torch.device) -> torch.autocast:
+    """Context in which torch's matrix products have ``precision``, in this thread alone.
+
+    Without autocast's cache: a step casts each weight once, and the cache belongs to the process.
+    """
+    return torch.autocast(
+        device.type,
+        dtype=torch.bfloat16,
+        enabled=precision == "bfloat16",
+        cache_enabled=False,
+    )
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
@@ -120,20 +146,42 @@ class ScaledRows:
         self._X = X
         self._mean = np.asarray(mean, dtype=X.dtype)
         self._scale = X.dtype.type(scale)
-        self._device = device
+        self.device = device
 
     def __len__(self) -> int:
         return len(self._X)
 
+    @property
+    def n_features(self) -> int:
+        return self._X.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows take on the device."""
+        return self._X.size * 4
+
     def __getitem__(self, rows) -> Tensor:
         """Float32 tensor on the device; ValueError if a value overflows float32."""
+        return torch.from_numpy(self.scaled(rows)).to(self.device)
+
+    def on_device(self) -> Tensor:
+        """All rows, (n, F), brought to the device block by block."""
+        shape = (len(self), self.n_features)
+        tensor = torch.empty(shape, dtype=torch.float32, device=self.device)
+        for start in range(0, len(self), BLOCK_ROWS["cuda"]):
+            block = slice(start, start + BLOCK_ROWS["cuda"])
+            tensor[block] = self[block]
+        return tensor
+
+    def scaled(self, rows) -> np.ndarray:
+        """Float32 array in the network's units, on the host."""
         with np.errstate(over="ignore", invalid="ignore"):
             batch = np.subtract(self._X[rows], self._mean)
             batch /= self._scale
             batch = np.ascontiguousarray(batch, dtype=np.float32)
         if not np.isfinite(batch).all():
             raise ValueError("Input contains a value too large for dtype('float32').")
-        return torch.from_numpy(batch).to(self._device)
+        return batch
 
 
 def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
@@ -157,12 +205,13 @@ def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
 def map_blocks(
     function: Callable[[Tensor], Tensor], rows: ScaledRows, out: np.ndarray
 ) -> np.ndarray:
-    """Fill ``out`` (n, ...) with ``function`` of ``rows``, in blocks of ``BLOCK_ROWS`` rows."""
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
+    """Fill ``out`` (n, ...) with ``function`` of ``rows``, in blocks of one size."""
+    size = BLOCK_ROWS[rows.device.type]
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
         n_rows = len(block)
-        if n_rows < BLOCK_ROWS:
-            block = torch.cat([block, block.new_zeros(BLOCK_ROWS - n_rows, block.shape[1])])
+        if n_rows < size:
+            block = torch.cat([block, block.new_zeros(size - n_rows, block.shape[1])])
         result = function(block)[:n_rows].cpu().numpy()
         if not np.isfinite(result).all():
             raise ValueError(

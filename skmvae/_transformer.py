@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from ._epoch import TrainingSettings
 from ._inference import Inference
 from ._runtime import (
     ScaledRows,
@@ -17,9 +19,10 @@ from ._runtime import (
     make_generator,
     mean_and_scale,
     resolve_device,
+    resolve_precision,
 )
 from ._state import NetworkState, check_array_of, check_state, load_network, new_network
-from ._training import TrainingSettings, train
+from ._training import train
 from ._validation import (
     ESTIMATOR_RULES,
     at_least,
@@ -107,8 +110,10 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     warm_start : bool, default=False
         Start from the weights of the previous fit, with a fresh optimizer, and append to
         ``history_``. ``mean_`` and ``scale_`` stay those of the first fit.
-    precision : {"auto", "float32"}, default="auto"
-        Precision of the matrix products in training. At present both mean float32.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the networks' matrix products in training; all else, weights, losses and
+        inference included, is float32. "auto" takes bfloat16 where the hardware has units for it
+        (Intel AMX, CUDA compute capability 8.0 and above) and float32 elsewhere.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
@@ -288,7 +293,7 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             ScaledRows(X, state.mean, state.scale, device),
             training=training,
             held_out=held_out,
-            settings=self._settings(state),
+            settings=self._settings(state, device),
             seed=training_seed,
         )
         self._state = state.holding(network)
@@ -336,12 +341,13 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rows = np.random.default_rng(seed).permutation(n_samples)
         return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
 
-    def _settings(self, state: NetworkState) -> TrainingSettings:
+    def _settings(self, state: NetworkState, device: torch.device) -> TrainingSettings:
         return TrainingSettings(
             objective=self.objective,
             beta=self.beta,
             kl_weight=self.kl_weight,
             weight_concentration_prior=state.weight_concentration_prior,
+            precision=resolve_precision(self.precision, device),
             max_iter=self.max_iter,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

@@ -99,7 +99,7 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "n_iter_no_change": at_least(1),
     "tol": in_interval(0.0, inf, closed="left"),
     "warm_start": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
-    "precision": one_of(("auto", "float32")),
+    "precision": one_of(("auto", "float32", "bfloat16")),
     "device": (lambda value: isinstance(value, str), "a str such as 'auto', 'cpu' or 'cuda:0'"),
     "random_state": (
         lambda value: (

@@ -28,8 +28,18 @@ def process_wide_state():
         "torch matmul precision": torch.get_float32_matmul_precision(),
         "torch deterministic": torch.are_deterministic_algorithms_enabled(),
         "grad mode": torch.is_grad_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        "autocast cache": torch.is_autocast_cache_enabled(),
+        "oneDNN precision": torch.backends.mkldnn.matmul.fp32_precision,
         "logging": (logging.root.level, len(logging.root.handlers)),
     }
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(autouse=True)

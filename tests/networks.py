@@ -1,9 +1,12 @@
-"""Small networks in float64, and fixed draws, for tests of the mathematics."""
+"""Small networks and fixed draws for tests of the mathematics and of training."""
 
+import numpy as np
 import torch
 from torch import nn
 
+from skmvae._epoch import TrainingSettings
 from skmvae._network import MixtureVAE, Posterior
+from skmvae._runtime import ScaledRows
 from skmvae.architectures import MLP
 
 
@@ -16,6 +19,7 @@ def random(*shape, seed=0):
 
 
 def make_network(k=3, n_features=5, latent_dim=2, likelihood="gaussian", hidden=(6,), seed=0):
+    """In float64."""
     architecture = MLP(hidden_layer_sizes=hidden, activation="tanh")
     network = MixtureVAE(
         architecture, n_features=n_features, latent_dim=latent_dim, k=k, likelihood=likelihood
@@ -23,6 +27,33 @@ def make_network(k=3, n_features=5, latent_dim=2, likelihood="gaussian", hidden=
     for i, parameter in enumerate(network.parameters()):
         nn.init.normal_(parameter, std=0.5, generator=generator(seed + i))
     return network
+
+
+def small_network(**kwargs):
+    """In float32, as training needs it."""
+    return make_network(**kwargs).float()
+
+
+def data(n=50, n_features=5, seed=0, device="cpu"):
+    X = np.random.default_rng(seed).normal(size=(n, n_features)).astype(np.float32)
+    return ScaledRows(X, 0.0, 1.0, torch.device(device))
+
+
+def settings(**changes):
+    values = {
+        "objective": "melbo",
+        "beta": 1.0,
+        "kl_weight": 1.0,
+        "weight_concentration_prior": 1 / 3,
+        "precision": "float32",
+        "max_iter": 3,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "n_iter_no_change": 3,
+        "tol": 1e-4,
+        "verbose": 0,
+    }
+    return TrainingSettings(**(values | changes))
 
 
 def permute_components(network, order):

@@ -12,8 +12,9 @@ import skmvae
 PACKAGE = Path(skmvae.__file__).parent
 
 EDGES = {
-    "__init__": {"_training", "_transformer", "_version"},
+    "__init__": {"_epoch", "_transformer", "_version"},
     "_transformer": {
+        "_epoch",
         "_inference",
         "_runtime",
         "_state",
@@ -22,9 +23,12 @@ EDGES = {
         "architectures",
     },
     "_inference": {"_network", "_objective", "_runtime", "_state"},
-    "_training": {"_network", "_objective", "_runtime"},
+    "_training": {"_epoch", "_network", "_objective", "_runtime"},
+    "_epoch": {"_batches", "_graphs", "_network", "_objective", "_runtime"},
+    "_batches": {"_runtime"},
+    "_graphs": set(),
     "_state": {"_distributions", "_network", "_runtime", "_version"},
-    "_objective": {"_dhsic", "_distributions", "_network"},
+    "_objective": {"_dhsic", "_distributions", "_network", "_runtime"},
     "_network": {"_distributions"},
     "architectures": {"_layers", "_validation"},
     "datasets": set(),

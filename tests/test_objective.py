@@ -29,6 +29,7 @@ def terms_of(network, x, objective, seed=0, prior=None):
         x,
         objective=objective,
         weight_concentration_prior=1 / k if prior is None else prior,
+        precision="float32",
         generator=generator(seed),
     )
 

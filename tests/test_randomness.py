@@ -101,6 +101,24 @@ def test_the_user_s_torch_settings_do_not_matter(make_small, digits):
     assert fingerprint(mvae.set_params(warm_start=False).fit(X)) == fingerprint(expected)
 
 
+@pytest.mark.parametrize("first", ["float32", "bfloat16"])
+@pytest.mark.parametrize("second", ["float32", "bfloat16"])
+def test_two_fits_in_two_threads_are_those_alone(first, second, make_small, digits):
+    X, _ = digits
+    models = [
+        make_small(precision=precision, random_state=seed, max_iter=10)
+        for seed, precision in enumerate((first, second))
+    ]
+    expected = [fingerprint(clone(mvae).fit(X)) for mvae in models]
+    assert len(set(expected)) == 2
+    threads = [threading.Thread(target=mvae.fit, args=(X,)) for mvae in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [fingerprint(mvae) for mvae in models] == expected
+
+
 def test_transform_from_many_threads(fitted, digits):
     X, _ = digits
     expected = fitted.transform(X)

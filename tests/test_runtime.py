@@ -16,12 +16,15 @@ from skmvae._runtime import (
     inference_device,
     make_generator,
     map_blocks,
+    matrix_products,
     mean_and_scale,
     no_gradients,
     resolve_device,
+    resolve_precision,
 )
 
 CPU = torch.device("cpu")
+BLOCK = BLOCK_ROWS["cpu"]
 
 
 def rows_of(X, mean=0.0, scale=1.0):
@@ -147,7 +150,7 @@ def test_mean_and_scale_do_not_copy_x():
     assert peak < X.nbytes / 10
 
 
-@pytest.mark.parametrize("n_rows", [1, BLOCK_ROWS - 1, BLOCK_ROWS, 3 * BLOCK_ROWS + 5])
+@pytest.mark.parametrize("n_rows", [1, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
 def test_map_blocks_sees_blocks_of_one_size(n_rows):
     X = np.random.default_rng(0).normal(size=(n_rows, 3)).astype(np.float32)
     shapes = set()
@@ -158,7 +161,7 @@ def test_map_blocks_sees_blocks_of_one_size(n_rows):
 
     out = map_blocks(double, rows_of(X), np.empty_like(X))
     np.testing.assert_array_equal(out, 2 * X)
-    assert shapes == {(BLOCK_ROWS, 3)}
+    assert shapes == {(BLOCK, 3)}
 
 
 def test_map_blocks_refuses_to_return_nan():
@@ -181,8 +184,8 @@ def test_a_row_is_bitwise_independent_of_its_neighbours(n_rows, n_in, n_hidden, 
     X = torch.randn(n_rows, n_in, generator=g).numpy()
 
     def network(x):
-        h = torch.relu(torch.bmm(x.expand(2, *x.shape), first))
-        return torch.bmm(h, second).transpose(0, 1).flatten(1)
+        h = torch.relu(torch.baddbmm(first[:, :1], x.expand(2, *x.shape), first))
+        return torch.baddbmm(second[:, :1], h, second).transpose(0, 1).flatten(1)
 
     def run(rows):
         return map_blocks(network, rows_of(rows), np.empty((len(rows), 14), np.float32))
@@ -192,3 +195,31 @@ def test_a_row_is_bitwise_independent_of_its_neighbours(n_rows, n_in, n_hidden, 
     np.testing.assert_array_equal(run(X[order]), together[order])
     np.testing.assert_array_equal(run(X[:1]), together[:1])
     np.testing.assert_array_equal(run(X[-1:]), together[-1:])
+
+
+def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
+    for units in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda u=units: {"amx_bf16": u})
+        assert resolve_precision("auto", CPU) == ("bfloat16" if units else "float32")
+        for precision in ("float32", "bfloat16"):
+            assert resolve_precision(precision, CPU) == precision
+
+
+def test_precision_auto_is_float32_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_precision("auto", CPU) == "float32"
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
+def test_precision_auto_on_a_gpu(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    expected = "bfloat16" if capability >= (8, 0) else "float32"
+    assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+def test_matrix_products_and_nothing_else_are_reduced():
+    a = torch.full((1, 2, 2), 1.001)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with matrix_products(precision, CPU):
+            assert torch.baddbmm(a, a, a).dtype == dtype
+            assert (a * a).sum().dtype == torch.float32

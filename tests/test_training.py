@@ -5,46 +5,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from networks import generator, make_network
+from networks import data, generator, settings, small_network
 
-from skmvae import _training
+from skmvae._epoch import DivergenceError
 from skmvae._runtime import ScaledRows
-from skmvae._training import (
-    _BATCHES_BETWEEN_CLEARING,
-    DivergenceError,
-    TrainingSettings,
-    _clear_vanished_momentum,
-    _terms,
-    _TermsLog,
-    train,
-)
+from skmvae._training import train
 
 CPU = torch.device("cpu")
-
-
-def settings(**changes):
-    values = {
-        "objective": "melbo",
-        "beta": 1.0,
-        "kl_weight": 1.0,
-        "weight_concentration_prior": 1 / 3,
-        "max_iter": 3,
-        "batch_size": 16,
-        "learning_rate": 1e-3,
-        "n_iter_no_change": 3,
-        "tol": 1e-4,
-        "verbose": 0,
-    }
-    return TrainingSettings(**(values | changes))
-
-
-def data(n=50, seed=0):
-    X = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)
-    return ScaledRows(X, 0.0, 1.0, CPU)
-
-
-def small_network(**kwargs):
-    return make_network(**kwargs).float()
 
 
 def run(network, rows, held_out=0, **changes):
@@ -131,23 +98,6 @@ def test_any_batch_size_trains_on_all_rows(batch_size):
     assert not torch.equal(parameters(network), before)
 
 
-@pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_a_step_never_reads_a_value(objective, likelihood):
-    """Reading one makes a GPU finish its queue. (Adam on a CPU reads its step counts.)"""
-    network, log = small_network(likelihood=likelihood), _TermsLog(160, 16, CPU)
-    x = data(16)[:].sigmoid()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for _ in range(10):
-            terms = _terms(network, x, settings(objective=objective), generator())
-            terms.loss(kl_weight=1.0, beta=1.0).backward()
-            log.add(terms)
-    counts = {event.key: event.count for event in profile.key_averages()}
-    assert counts["aten::bmm"] > 10
-    for name in ("item", "_local_scalar_dense", "is_nonzero", "nonzero"):
-        assert f"aten::{name}" not in counts
-
-
 def test_early_stopping_keeps_the_best_weights():
     network, rows = small_network(), data(40)
     result = run(network, rows, held_out=20, max_iter=200, learning_rate=0.05, n_iter_no_change=5)
@@ -197,32 +147,6 @@ def test_divergence_names_the_batch_after_the_step_that_broke_the_weights():
 def test_divergence_in_the_last_step_is_not_returned():
     with pytest.raises(DivergenceError, match="last batch of epoch 1"):
         run(small_network(), data(), learning_rate=1e38, batch_size=50, max_iter=1)
-
-
-@pytest.mark.parametrize("clear", [True, False])
-def test_momentum_without_a_gradient_does_not_become_denormal(clear):
-    """A weight that gets one gradient and then none, beside one that gets one every time."""
-    weight = torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.Adam([weight], fused=True)
-    for step in range(900):
-        weight.grad = torch.tensor([float(step == 0), 1.0])
-        optimizer.step()
-        if clear and step % _BATCHES_BETWEEN_CLEARING == 0:
-            _clear_vanished_momentum(optimizer)
-    idle, busy = optimizer.state[weight]["exp_avg"].tolist()
-    assert busy == pytest.approx(1.0)
-    if clear:
-        assert idle == 0.0
-    else:
-        assert 0.0 < idle < torch.finfo(torch.float32).tiny
-
-
-def test_every_epoch_clears_vanished_momentum(monkeypatch):
-    calls = []
-    monkeypatch.setattr(_training, "_clear_vanished_momentum", calls.append)
-    monkeypatch.setattr(_training, "_BATCHES_BETWEEN_CLEARING", 4)
-    run(small_network(), data(10 * 16), max_iter=2)
-    assert len(calls) == 2 * (10 // 4 + 1)
 
 
 def test_divergence_is_a_value_error():

@@ -1,0 +1,171 @@
+"""One pass over the rows: the training step, the optimizer and the log of what they gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._batches import batches_of
+from ._graphs import GraphedStep
+from ._network import MixtureVAE
+from ._objective import ObjectiveTerms, objective_terms
+from ._runtime import ScaledRows, make_generator, no_gradients
+
+# The noise variance is one scalar that has to follow the reconstruction error down by orders of
+# magnitude; at the pace of the weights it lags behind for most of a short fit.
+_VARIANCE_LEARNING_RATE_FACTOR = 10.0
+
+# Momentum of 1e-15 takes 500 batches without a gradient to become denormal.
+_BATCHES_BETWEEN_CLEARING = 256
+
+
+class DivergenceError(ValueError):
+    """Training produced a NaN or an infinity.
+
+    A ``ValueError``, so that ``GridSearchCV`` counts the candidate as failed and goes on.
+    """
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the names are those of the estimator's parameters."""
+
+    objective: str
+    beta: float
+    kl_weight: float
+    weight_concentration_prior: float
+    precision: str
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    n_iter_no_change: int
+    tol: float
+    verbose: int
+
+    def loss(self, terms: ObjectiveTerms):
+        """Equation 14 of tensors, or of floats."""
+        return terms.loss(kl_weight=self.kl_weight, beta=self.beta)
+
+
+class Trainer:
+    """Trains a network on rows, epoch by epoch."""
+
+    def __init__(
+        self, network: MixtureVAE, rows: ScaledRows, settings: TrainingSettings, seed: int
+    ) -> None:
+        self._network = network
+        self._settings = settings
+        self._seed = seed
+        self._generator = make_generator(seed, rows.device)
+        self._optimizer = _make_optimizer(network, settings.learning_rate, rows.device)
+        self._batches = batches_of(rows, settings.batch_size)
+        self._log = _TermsLog(math.ceil(len(rows) / settings.batch_size), rows.device)
+        self._run_step: Callable[[int], None] = self._step
+        if rows.device.type == "cuda":
+            self._run_step = GraphedStep(self._step, self._optimizer.zero_grad, self._generator)
+
+    def run_epoch(self, order: np.ndarray, where: str) -> ObjectiveTerms:
+        """Train on the rows ``order`` in turn; the terms of the loss, means over these rows."""
+        self._network.train()
+        self._log.clear()
+        sizes = []
+        for size in self._batches.over(order):
+            self._run_step(size)
+            sizes.append(size)
+            if len(sizes) % _BATCHES_BETWEEN_CLEARING == 0:
+                _clear_vanished_momentum(self._optimizer)
+        _clear_vanished_momentum(self._optimizer)
+        return self._log.means(sizes, where)
+
+    @no_gradients()
+    def evaluate(self, held_out: np.ndarray, where: str) -> ObjectiveTerms:
+        """The terms on held-out rows, with the same draws in every epoch and no dropout."""
+        self._network.eval()
+        self._log.clear()
+        generator = make_generator(self._seed, self._generator.device)
+        sizes = []
+        for size in self._batches.over(held_out):
+            self._log.add(self._terms(self._batches.read(size), generator))
+            sizes.append(size)
+        return self._log.means(sizes, where)
+
+    def _step(self, size: int) -> None:
+        """One gradient step on the next ``size`` rows. Reads no value: a GPU would have to wait."""
+        x = self._batches.read(size)
+        terms = self._terms(x, self._generator, dropout_generator=self._generator)
+        self._optimizer.zero_grad()
+        self._settings.loss(terms).backward()
+        self._optimizer.step()
+        self._log.add(terms)
+
+    def _terms(self, x: Tensor, generator, dropout_generator=None) -> ObjectiveTerms:
+        return objective_terms(
+            self._network,
+            x,
+            objective=self._settings.objective,
+            weight_concentration_prior=self._settings.weight_concentration_prior,
+            precision=self._settings.precision,
+            generator=generator,
+            dropout_generator=dropout_generator,
+        )
+
+
+def _make_optimizer(network, learning_rate: float, device: torch.device) -> torch.optim.Optimizer:
+    optimizer = torch.optim.Adam(
+        [*network.encoder.parameters(), *network.decoder.parameters()],
+        lr=learning_rate,
+        fused=True,
+        capturable=device.type == "cuda",
+    )
+    if variance := list(network.likelihood.parameters()):
+        lr = _VARIANCE_LEARNING_RATE_FACTOR * learning_rate
+        optimizer.add_param_group({"params": variance, "lr": lr})
+    return optimizer
+
+
+def _clear_vanished_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zero the first moments that have decayed to nothing.
+
+    The weights of a pixel that is black in a few hundred rows running get no gradient, and their
+    momentum decays into denormal numbers, with which CPUs compute very slowly. Below 1e-15 it moves
+    a weight by less than 1e-7 of the learning rate (Adam's epsilon is 1e-8).
+    """
+    for state in optimizer.state.values():
+        torch.hardshrink(state["exp_avg"], lambd=1e-15, out=state["exp_avg"])
+
+
+class _TermsLog:
+    """The terms of every batch of an epoch on the device, read once: no synchronisation between."""
+
+    def __init__(self, n_batches: int, device: torch.device) -> None:
+        shape = (n_batches, len(ObjectiveTerms._fields))
+        self._values = torch.empty(shape, dtype=torch.float32, device=device)
+        self._batch = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def clear(self) -> None:
+        self._batch.zero_()
+
+    @torch.no_grad()
+    def add(self, terms: ObjectiveTerms) -> None:
+        self._values.index_copy_(0, self._batch, torch.stack(terms).unsqueeze(0))
+        self._batch += 1
+
+    def means(self, batch_sizes: list[int], where: str) -> ObjectiveTerms:
+        """Means over all rows, as floats; DivergenceError if a term was ever not finite."""
+        values = self._values[: len(batch_sizes)].cpu().double().numpy()
+        failed = ~np.isfinite(values)
+        if failed.any():
+            # Once the weights are NaN every term is: the first one to fail is the one to name.
+            batch = int(failed.any(axis=1).argmax())
+            terms = ", ".join(np.array(ObjectiveTerms._fields)[failed[batch]])
+            raise DivergenceError(
+                f"Training diverged: {terms} became non-finite in {where}, batch {batch + 1}. "
+                "Lower learning_rate or beta, or look for outliers in X "
+                "(sklearn.preprocessing.StandardScaler or RobustScaler)."
+            )
+        return ObjectiveTerms(*np.average(values, axis=0, weights=batch_sizes).tolist())

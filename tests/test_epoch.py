@@ -1,0 +1,128 @@
+"""One epoch: the step, the optimizer, the log of the terms."""
+
+import numpy as np
+import pytest
+import torch
+from networks import data, generator, settings, small_network
+
+from skmvae import _epoch
+from skmvae._batches import ResidentBatches
+from skmvae._epoch import (
+    _BATCHES_BETWEEN_CLEARING,
+    Trainer,
+    _clear_vanished_momentum,
+    _TermsLog,
+)
+from skmvae._objective import ObjectiveTerms, objective_terms
+
+
+@pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_never_reads_a_value(objective, likelihood, precision):
+    """Reading one makes a GPU finish its queue, and cannot be captured in a graph."""
+    rows = data(160)
+    chosen = settings(objective=objective, precision=precision)
+    trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, seed=0)
+    trainer._batches = ResidentBatches(rows, 16)  # those of a GPU
+    trainer._optimizer.step = lambda: None  # Adam on a CPU, unlike on a GPU, reads its step counts
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for size in trainer._batches.over(np.arange(160)):
+            trainer._step(size)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["aten::baddbmm"] > 10
+    for name in ("item", "_local_scalar_dense", "is_nonzero", "nonzero"):
+        assert f"aten::{name}" not in counts
+
+
+def test_an_epoch_is_the_plain_loop():
+    """Adam written out, on the terms of each batch in turn."""
+    rows, chosen, order = data(40), settings(beta=2.0), np.random.default_rng(1).permutation(40)
+    network, oracle = small_network(), small_network()
+    terms = Trainer(network, rows, chosen, seed=5).run_epoch(order, "")
+    draws = generator(5)
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in oracle.parameters()]
+    totals = torch.zeros(4, dtype=torch.float64)
+    for step, start in enumerate(range(0, 40, 16), start=1):
+        x = rows[order[start : start + 16]]
+        batch = objective_terms(
+            oracle,
+            x,
+            objective="melbo",
+            weight_concentration_prior=1 / 3,
+            precision="float32",
+            generator=draws,
+        )
+        totals += len(x) / 40 * torch.stack(batch).detach().double()
+        loss = batch.reconstruction + batch.kl_latent + batch.kl_weights + 2.0 * batch.dhsic
+        gradients = torch.autograd.grad(loss, list(oracle.parameters()))
+        with torch.no_grad():
+            named = zip(oracle.named_parameters(), gradients, moments, strict=True)
+            for (name, parameter), gradient, (first, second) in named:
+                rate = 1e-2 if name == "likelihood.raw_variance" else 1e-3
+                first.mul_(0.9).add_(0.1 * gradient)
+                second.mul_(0.999).add_(0.001 * gradient**2)
+                scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+                parameter -= rate * (first / (1 - 0.9**step)) / scale
+    np.testing.assert_allclose(terms, totals, rtol=1e-5)
+    for found, expected in zip(network.parameters(), oracle.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_is_the_same_descent_but_for_rounding():
+    """The weights move as in float32, and stay float32."""
+    moved = {}
+    for precision in ("float32", "bfloat16"):
+        network = small_network(hidden=(64,))
+        before = torch.cat([p.detach().flatten() for p in network.parameters()])
+        Trainer(network, data(512), settings(precision=precision), seed=0).run_epoch(
+            np.arange(512), ""
+        )
+        after = torch.cat([p.detach().flatten() for p in network.parameters()])
+        assert after.dtype == torch.float32
+        moved[precision] = after - before
+    assert not torch.equal(moved["float32"], moved["bfloat16"])
+    cosine = torch.cosine_similarity(moved["float32"], moved["bfloat16"], dim=0)
+    assert cosine > 0.99
+    assert moved["bfloat16"].norm().item() == pytest.approx(
+        moved["float32"].norm().item(), rel=0.02
+    )
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_momentum_without_a_gradient_does_not_become_denormal(clear):
+    """A weight that gets one gradient and then none, beside one that gets one every time."""
+    weight = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], fused=True)
+    for step in range(900):
+        weight.grad = torch.tensor([float(step == 0), 1.0])
+        optimizer.step()
+        if clear and step % _BATCHES_BETWEEN_CLEARING == 0:
+            _clear_vanished_momentum(optimizer)
+    idle, busy = optimizer.state[weight]["exp_avg"].tolist()
+    assert busy == pytest.approx(1.0)
+    if clear:
+        assert idle == 0.0
+    else:
+        assert 0.0 < idle < torch.finfo(torch.float32).tiny
+
+
+def test_every_epoch_clears_vanished_momentum(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_epoch, "_clear_vanished_momentum", calls.append)
+    monkeypatch.setattr(_epoch, "_BATCHES_BETWEEN_CLEARING", 4)
+    trainer = Trainer(small_network(), data(10 * 16), settings(), seed=0)
+    for _ in range(2):
+        trainer.run_epoch(np.arange(160), "")
+    assert len(calls) == 2 * (10 // 4 + 1)
+
+
+def test_the_log_weights_batches_by_their_rows_and_starts_anew():
+    log = _TermsLog(3, torch.device("cpu"))
+    for values in ([1.0, 3.0], [5.0]):
+        log.clear()
+        for value in values:
+            log.add(ObjectiveTerms(*torch.tensor([value, 2 * value, 0.0, 1.0])))
+        sizes = [3, 1][: len(values)]
+        mean = np.average(values, weights=sizes)
+        assert log.means(sizes, "") == ObjectiveTerms(mean, 2 * mean, 0.0, 1.0)
