@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.distributions import Dirichlet, Normal, kl_divergence
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
 
 class VAE(nn.Module):
@@ -77,27 +76,3 @@ def dhsic(codes):
         product = product * gram.mean()
         cross = cross * gram.mean(dim=1)
     return joint.mean() + product - 2 * cross.mean()
-
-
-class ObviousTrainer:
-    """Its training loop, one step at a time."""
-
-    def __init__(self, X, *, k, batch_size, latent_dim=20, hidden=500):
-        self.model = ObviousMVAE(X.shape[1], latent_dim, k, hidden)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        dataset = TensorDataset(torch.from_numpy(X))
-        self.loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
-        self.batches = iter(self.loader)
-        self.total = 0.0
-
-    def step(self):
-        try:
-            (x,) = next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            (x,) = next(self.batches)
-        loss = self.model.loss(x)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.total += loss.item()

@@ -1,164 +1,95 @@
-"""Milliseconds a training step: ``MVAETransformer`` beside the obvious PyTorch version.
+"""How fast ``MVAETransformer`` is: beside other ways to do the same, and beside the machine.
 
-    python benchmarks/speed.py --quick
+    python benchmarks/speed.py                        # everything, about half an hour
+    python benchmarks/speed.py --quick                # one case of each, under two minutes
+    python benchmarks/speed.py --only steps --mnist   # training steps, on MNIST itself
 
-Both train the network of the paper's MNIST experiment (784-500-500-20, Bernoulli, "melbo") on
-random images or, with ``--mnist``, on the real ones after two epochs. The two take turns of ten
-steps, after two to warm up, in one process, so that a change of the machine's speed meets both;
-medians are reported, and their ratio. Prints a table and writes JSON.
+The network is that of the paper's MNIST experiment (784-500-500-20, Bernoulli, "melbo"); the rows
+are random images or, with ``--mnist``, the real ones. Parts:
+
+steps
+    Milliseconds a step of the obvious PyTorch version (``obvious.py``), of pythae's VAE under its
+    own trainer, which trains one component (skipped if pythae is not installed), of ours in each
+    precision, and of the floor: the step's matrix products in isolation and one pass of Adam. All
+    take turns of ten steps, after two to warm up, in one process; medians.
+inference
+    Rows a second through ``transform`` and ``reconstruct``, beside their matrix products alone.
+memory
+    Peak memory beyond the output, for memory-mapped X of two lengths.
+growth
+    How the cost of a step grows with K and d, and that of an epoch with n.
+digits
+    A whole default fit on scikit-learn's digits, beside the sum of the floors of its steps.
 """
 
 import argparse
+import importlib.util
 import json
-import math
-import platform
-import statistics
-import time
 from pathlib import Path
 
+import growth
+import inference
+import memory
 import numpy as np
-import sklearn
+import steps
 import torch
-from obvious import ObviousTrainer
+from machine import print_machine
 
-import skmvae
-from skmvae import _training
-from skmvae._runtime import ScaledRows, keep_freed_memory, make_generator
-from skmvae._state import NetworkState, new_network
-from skmvae.architectures import MLP
 from skmvae.datasets import fetch_mnist
 
 N_ROWS, N_FEATURES, LATENT_DIM = 60_000, 784, 20
-WARM_UP, TURN = 2, 10  # steps
+PARTS = ("steps", "inference", "memory", "growth", "digits")
 
 
-class OurTrainer:
-    """The loop of ``skmvae._training``, one step at a time."""
-
-    def __init__(self, X, *, k, batch_size):
-        device = torch.device("cpu")
-        state = NetworkState(
-            architecture=MLP(),
-            n_features=N_FEATURES,
-            latent_dim=LATENT_DIM,
+def run_steps(X, arguments):
+    # Rarely lit pixels slow the others' Adam down only after some hundred steps.
+    n_before = 2 * N_ROWS // 128 if arguments.mnist else 0
+    cases = [(4, 128)] if arguments.quick else [(k, b) for k in (1, 4, 10) for b in (128, 256)]
+    if arguments.k:
+        cases = [(k, b) for k, b in cases if k == arguments.k]
+    results = []
+    for k, batch_size in cases:
+        result = steps.compare(
+            X,
             k=k,
-            likelihood="bernoulli",
-            weight_concentration_prior=1 / k,
-            mean=np.zeros(N_FEATURES),
-            scale=1.0,
-            arrays={},
-        )
-        keep_freed_memory()  # as train() does
-        self.settings = _training.TrainingSettings(
-            objective="melbo",
-            beta=1.0,
-            kl_weight=1.0,
-            weight_concentration_prior=1 / k,
-            precision="float32",
-            max_iter=1,
+            latent_dim=LATENT_DIM,
             batch_size=batch_size,
-            learning_rate=1e-3,
-            n_iter_no_change=1,
-            tol=0.0,
-            verbose=0,
+            n_steps=arguments.steps,
+            n_before=n_before,
+            device=arguments.device,
+            with_pythae=importlib.util.find_spec("pythae") is not None,
         )
-        self.generator = make_generator(0, device)
-        self.network = new_network(state, self.generator, device)
-        self.optimizer = _training._make_optimizer(self.network, 1e-3)
-        self.rows = ScaledRows(X, state.mean, state.scale, device)
-        self.log = _training._TermsLog(10**6 * batch_size, batch_size, device)
-        self.n_steps = 0
-        self.shuffler = np.random.default_rng(0)
-        self.order = self.shuffler.permutation(len(X))
-
-    def step(self):
-        size = self.settings.batch_size
-        if len(self.order) < size:
-            self.order = self.shuffler.permutation(len(self.rows))
-        batch, self.order = self.order[:size], self.order[size:]
-        x = self.rows[batch]
-        terms = _training._step(self.network, self.optimizer, x, self.settings, self.generator)
-        self.log.add(terms)
-        self.n_steps += 1
-        if self.n_steps % _training._BATCHES_BETWEEN_CLEARING == 0:
-            _training._clear_vanished_momentum(self.optimizer)
-
-
-def compare(X, k, batch_size, n_steps, n_before):
-    """Medians and ratio of both, in milliseconds, over interleaved steps after ``n_before``."""
-    trainers = {
-        "obvious": ObviousTrainer(X, k=k, batch_size=batch_size, latent_dim=LATENT_DIM),
-        "skmvae": OurTrainer(X, k=k, batch_size=batch_size),
-    }
-    for trainer in trainers.values():
-        for _ in range(n_before):
-            trainer.step()
-    times = {name: [] for name in trainers}
-    for _ in range(math.ceil(n_steps / TURN)):
-        for name, trainer in trainers.items():
-            for step in range(WARM_UP + TURN):
-                start = time.perf_counter()
-                trainer.step()
-                if step >= WARM_UP:
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "k": k,
-        "batch_size": batch_size,
-        "steps": len(times["skmvae"]),
-        "milliseconds": medians,
-        "ratio": medians["obvious"] / medians["skmvae"],
-    }
-
-
-def machine():
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "cpu capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "skmvae": skmvae.__version__,
-    }
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        results.append(result)
+        steps.print_table([result])
+    return results
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="K = 4, batch 128 only")
-    parser.add_argument("--mnist", action="store_true", help="MNIST, after two epochs of 128 rows")
-    parser.add_argument("--steps", type=int, default=40, help="steps counted, at least 30")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one case of each part")
+    parser.add_argument("--only", choices=PARTS, help="one part")
+    parser.add_argument("--mnist", action="store_true", help="train on MNIST, after two epochs")
+    parser.add_argument("--k", type=int, help="steps: only with this many components")
+    parser.add_argument("--steps", type=int, default=60, help="steps counted, at least 30")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if arguments.mnist:
-        # Rarely lit pixels slow the obvious version down only after some hundred steps.
-        X, n_before = fetch_mnist().X_train, 2 * N_ROWS // 128
+        X = fetch_mnist().X_train
     else:
         X = np.random.default_rng(0).random((N_ROWS, N_FEATURES), dtype=np.float32)
-        n_before = 0
-    cases = [(4, 128)] if arguments.quick else [(k, b) for k in (1, 4, 10) for b in (128, 256)]
-    result = {"machine": machine(), "cases": []}
-    for name, value in result["machine"].items():
-        print(f"{name}: {value}")
-    print(f"\n{'K':>3} {'batch':>6} {'obvious':>10} {'skmvae':>10} {'ratio':>7}")
-    for k, batch_size in cases:
-        case = compare(X, k, batch_size, arguments.steps, n_before)
-        result["cases"].append(case)
-        ms = case["milliseconds"]
-        print(
-            f"{k:3d} {batch_size:6d} {ms['obvious']:7.1f} ms {ms['skmvae']:7.1f} ms "
-            f"{case['ratio']:6.2f}x",
-            flush=True,
-        )
+    parts = {
+        "steps": lambda: run_steps(X, arguments),
+        "inference": lambda: inference.measure(X, arguments.quick, arguments.device),
+        "memory": lambda: memory.measure(arguments.quick, arguments.device),
+        "growth": lambda: growth.measure(X, arguments.quick, arguments.device),
+        "digits": lambda: growth.digits(arguments.device),
+    }
+    result = {"machine": print_machine()}
+    for name in [arguments.only] if arguments.only else PARTS:
+        result[name] = parts[name]()
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from threading import Lock
 
 import torch
+
+# PyTorch allows a process no more than one.
+_ONE_CAPTURE_AT_A_TIME = Lock()
 
 # PyTorch asks for a few calls before a capture: libraries choose their kernels and take their
 # workspaces, and the optimizer makes its state.
@@ -56,7 +60,11 @@ class GraphedStep:
         self._prepare()
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        # "thread_local": another thread may be fitting on the same GPU.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        # "thread_local": another thread may be computing on the GPU meanwhile.
+        with (
+            _ONE_CAPTURE_AT_A_TIME,
+            torch.cuda.device(self._generator.device),
+            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             self._step(size)
         return graph

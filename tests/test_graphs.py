@@ -1,5 +1,6 @@
-"""Training on a GPU as captured graphs. Every test here needs one."""
+"""Training on a GPU as captured graphs. All but one of the tests need a GPU."""
 
+import contextlib
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,61 @@ from skmvae import MVAETransformer, _batches
 from skmvae._epoch import Trainer
 from skmvae._graphs import GraphedStep
 
-pytestmark = pytest.mark.gpu
+
+class FakeGraph:
+    """Takes note of what is called while it captures, and does it again when replayed."""
+
+    capturing = None
+
+    def __init__(self):
+        self.calls = []
+
+    def register_generator_state(self, generator):
+        pass
+
+    def replay(self):
+        for call in self.calls:
+            call()
+
+    @contextlib.contextmanager
+    def capture(self, **kwargs):
+        FakeGraph.capturing = self
+        yield
+        FakeGraph.capturing = None
+
+
+class FakeStream:
+    def __init__(self, device=None):
+        pass
+
+    def wait_stream(self, other):
+        pass
+
+
+def test_each_size_is_warmed_up_then_captured_once_then_replayed(monkeypatch):
+    """The bookkeeping alone, without a GPU: every call is one step, whichever way it is made."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: graph.capture(**kwargs))
+    eager, steps, prepared = [], [], []
+
+    def step(size):
+        if FakeGraph.capturing is None:
+            eager.append(size)
+            steps.append(size)
+        else:
+            FakeGraph.capturing.calls.append(lambda: steps.append(size))
+
+    graphed = GraphedStep(step, lambda: prepared.append(True), torch.Generator())
+    sizes = [8, 8, 8, 8, 3] * 5
+    for size in sizes:
+        graphed(size)
+    assert steps == sizes
+    assert eager == [8, 8, 8, 3, 3, 3]
+    assert len(prepared) == 2
 
 
 def trained(graphed, precision="float32", likelihood="gaussian", objective="melbo", n_rows=100):
@@ -29,6 +84,7 @@ def trained(graphed, precision="float32", likelihood="gaussian", objective="melb
     return weights.cpu(), np.array(terms), trainer
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
 def test_graphs_give_what_the_plain_step_gives(precision, objective):
@@ -40,6 +96,7 @@ def test_graphs_give_what_the_plain_step_gives(precision, objective):
     torch.testing.assert_close(weights, expected_weights, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_an_epoch_of_replays_does_not_synchronise():
     _, _, trainer = trained(True)
     order = np.arange(100)
@@ -53,6 +110,7 @@ def test_an_epoch_of_replays_does_not_synchronise():
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.gpu
 def test_streamed_rows_train_like_resident_ones(monkeypatch):
     resident, _, _ = trained(True)
     monkeypatch.setattr(_batches, "_RESIDENT_SHARE", 0.0)
@@ -67,6 +125,7 @@ def fit(X, seed=0, **params):
     ).fit(X)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_same_seed_same_model(digits, precision):
     X, _ = digits
@@ -74,6 +133,7 @@ def test_same_seed_same_model(digits, precision):
     np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_two_fits_in_two_threads(digits):
     X, _ = digits
     alone = [fit(X, seed).transform(X) for seed in (0, 1)]
@@ -83,6 +143,7 @@ def test_two_fits_in_two_threads(digits):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_a_model_fitted_on_a_gpu_gives_the_same_on_a_cpu(digits):
     X, _ = digits
     mvae = pickle.loads(pickle.dumps(fit(X)))
@@ -93,12 +154,14 @@ def test_a_model_fitted_on_a_gpu_gives_the_same_on_a_cpu(digits):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.gpu
 def test_a_row_does_not_depend_on_its_neighbours(digits):
     X, _ = digits
     mvae = fit(X)
     np.testing.assert_array_equal(mvae.transform(X[:3]), mvae.transform(X)[:3])
 
 
+@pytest.mark.gpu
 def test_early_stopping(digits):
     X, _ = digits
     history = fit(X, early_stopping=True).history_

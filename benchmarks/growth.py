@@ -1,0 +1,75 @@
+"""How cost grows with K, d and n, and what a whole small fit costs beside its arithmetic."""
+
+import math
+import statistics
+import time
+
+from contenders import Ours
+from floor import DeviceFloor, Floor
+from sklearn.datasets import load_digits
+
+from skmvae import MVAETransformer
+
+WARM_UP, STEPS = 5, 30
+
+
+def measure(X, quick, device):
+    """Milliseconds a step over K and over d, seconds an epoch over n, in the default precision."""
+    precision = default_precision(device)
+    results = {"precision": precision, "K": {}, "d": {}, "n": {}}
+    for k in (1, 4) if quick else (1, 2, 4, 8, 16):
+        results["K"][k] = _step(X, device, precision, k=k, latent_dim=20)
+    for d in (20,) if quick else (2, 20, 80, 200):
+        results["d"][d] = _step(X, device, precision, k=4, latent_dim=d)
+    for n in (2_500, 5_000) if quick else (7_500, 15_000, 30_000, 60_000):
+        mvae = MVAETransformer(likelihood="bernoulli", max_iter=1, device=device).fit(X[:n])
+        results["n"][n] = mvae.history_["seconds"][0]
+    print(f"\ngrowth in {precision}; else K = 4, d = 20, batch 128")
+    for name, unit in (("K", "ms a step"), ("d", "ms a step"), ("n", "s an epoch")):
+        line = "".join(f"{key:>8}: {value:6.2f}" for key, value in results[name].items())
+        print(f"{name}, {unit:12}{line}", flush=True)
+    return results
+
+
+def digits(device):
+    """Seconds of a default fit over the sum of the floors of its steps."""
+    X, _ = load_digits(return_X_y=True)
+    precision = default_precision(device)
+    mvae = MVAETransformer(random_state=0, device=device)
+    kind = Floor if device == "cpu" else DeviceFloor
+    floor = kind(n_features=64, latent_dim=20, k=4, batch_size=128, precision=precision)
+    floor.run(20)
+    fits, floors = [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        mvae.fit(X)
+        fits.append(time.perf_counter() - start)
+        floors += floor.run(100)
+    n_steps = mvae.n_iter_ * math.ceil(len(X) / mvae.batch_size)
+    result = {
+        "precision": precision,
+        "steps": n_steps,
+        "fit, seconds": statistics.median(fits),
+        "floors, seconds": n_steps * statistics.median(floors),
+    }
+    result["ratio"] = result["fit, seconds"] / result["floors, seconds"]
+    print(
+        f"\ndefault fit on digits, {precision}: {result['fit, seconds']:.1f} s for {n_steps} "
+        f"steps, {result['ratio']:.2f} times the sum of their floors"
+    )
+    return result
+
+
+def default_precision(device):
+    """What ``precision="auto"`` means here."""
+    import torch
+
+    from skmvae._runtime import resolve_precision
+
+    return resolve_precision("auto", torch.device(device))
+
+
+def _step(X, device, precision, *, k, latent_dim):
+    ours = Ours(X, k=k, latent_dim=latent_dim, batch_size=128, precision=precision, device=device)
+    ours.run(WARM_UP)
+    return 1e3 * statistics.median(ours.run(STEPS))

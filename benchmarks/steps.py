@@ -1,0 +1,63 @@
+"""Training steps of ``MVAETransformer`` beside other ways to train, and beside their floor."""
+
+import math
+import statistics
+
+from contenders import Obvious, Ours, Pythae
+from floor import DeviceFloor, Floor, flops
+
+WARM_UP, TURN = 2, 10  # steps
+
+OURS = {"skmvae float32": "float32", "skmvae bfloat16": "bfloat16"}
+
+
+def compare(X, *, k, latent_dim, batch_size, n_steps, n_before, device, with_pythae):
+    """Medians, in milliseconds, over interleaved turns after ``n_before`` steps of each."""
+    common = {"k": k, "latent_dim": latent_dim, "batch_size": batch_size}
+    contenders = {"obvious": Obvious(X, device=device, **common)}
+    if with_pythae:
+        contenders["pythae"] = Pythae(
+            X, latent_dim=latent_dim, batch_size=batch_size, device=device
+        )
+    floor = Floor if device == "cpu" else DeviceFloor
+    for name, precision in OURS.items():
+        contenders[name] = Ours(X, precision=precision, device=device, **common)
+    for contender in contenders.values():
+        for _ in range(n_before // TURN):
+            contender.run(TURN)
+    for precision in OURS.values():
+        contenders[f"floor {precision}"] = floor(
+            n_features=X.shape[1], precision=precision, **common
+        )
+    times = {name: [] for name in contenders}
+    for _ in range(math.ceil(n_steps / TURN)):
+        for name, contender in contenders.items():
+            times[name] += contender.run(WARM_UP + TURN)[WARM_UP:]
+    milliseconds = {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    n_batches = math.ceil(len(X) / batch_size)
+    n_flops = flops(n_features=X.shape[1], **common)
+    return {
+        **common,
+        "steps": len(times["obvious"]),
+        "milliseconds": milliseconds,
+        "seconds an epoch": {name: 1e-3 * n_batches * ms for name, ms in milliseconds.items()},
+        "GFLOP/s": {name: 1e-6 * n_flops / milliseconds[name] for name in OURS},
+    }
+
+
+def print_table(cases):
+    """One row a case, and how far each of ours is from the others and from its floor."""
+    print(
+        f"\n{'K':>3}{'batch':>7}{'':4}{'':18}{'ms a step':>10}{'s an epoch':>12}{'GFLOP/s':>9}"
+        f"{'x obvious':>11}{'x pythae':>10}{'of floor':>10}"
+    )
+    for case in cases:
+        ms = case["milliseconds"]
+        for name, value in ms.items():
+            line = f"{case['k']:3d}{case['batch_size']:7d}{'':4}{name:18}{value:10.2f}"
+            line += f"{case['seconds an epoch'][name]:12.2f}"
+            if name in OURS:
+                line += f"{case['GFLOP/s'][name]:9.0f}{ms['obvious'] / value:11.2f}"
+                pythae = f"{case['k'] * ms['pythae'] / value:.2f}" if "pythae" in ms else ""
+                line += f"{pythae:>10}{value / ms['floor ' + OURS[name]]:10.2f}"
+            print(line, flush=True)
