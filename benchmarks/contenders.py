@@ -1,5 +1,6 @@
 """What ``speed.py`` compares: ``run(n)`` takes n training steps and gives the seconds of each."""
 
+import logging
 import time
 
 import numpy as np
@@ -127,6 +128,7 @@ class Pythae:
             def on_train_step_end(self, training_config, **kwargs):
                 ends.append(time.perf_counter())
 
+        logging.getLogger("pythae").setLevel(logging.ERROR)
         n_features = X.shape[1]
         config = VAEConfig(
             input_dim=(n_features,), latent_dim=latent_dim, reconstruction_loss="bce"

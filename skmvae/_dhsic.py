@@ -17,8 +17,12 @@ def rbf_gamma(dim: int) -> float:
 def log_rbf_gram(z: Tensor, gamma: float | None = None) -> Tensor:
     """-gamma ||z_i - z_j||^2, the log of the Gram matrices: (K, n, d) -> (K, n, n)."""
     z = z * math.sqrt(2.0 * (rbf_gamma(z.shape[-1]) if gamma is None else gamma))
-    half_squares = 0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
-    return torch.baddbmm(-half_squares, z, z.mT) - half_squares.mT
+    minus_half_squares = -0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
+    ones = torch.ones_like(minus_half_squares)
+    # z.z' - |z|^2 / 2 - |z'|^2 / 2 in one product: every pass over (K, n, n) counts.
+    left = torch.cat([z, minus_half_squares, ones], dim=-1)
+    right = torch.cat([z, ones, minus_half_squares], dim=-1)
+    return torch.bmm(left, right.mT)
 
 
 def dhsic(log_gram: Tensor) -> Tensor:
@@ -28,7 +32,8 @@ def dhsic(log_gram: Tensor) -> Tensor:
     taken as sums of logs: no mean is zero (a Gram matrix has ones on its diagonal), and the
     gradient of ``torch.prod`` would synchronise a GPU to look for zeros.
     """
-    row_means = log_gram.exp().mean(-1)  # (K, n)
+    # Not mean(): its gradient would write another (K, n, n).
+    row_means = log_gram.exp().sum(-1) / log_gram.shape[-1]  # (K, n)
     joint = log_gram.sum(0).exp().mean()
     product = row_means.mean(-1).log().sum().exp()
     cross = row_means.log().sum(0).exp().mean()

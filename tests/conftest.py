@@ -30,7 +30,6 @@ def process_wide_state():
         "grad mode": torch.is_grad_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
         "autocast cache": torch.is_autocast_cache_enabled(),
-        "oneDNN precision": torch.backends.mkldnn.matmul.fp32_precision,
         "logging": (logging.root.level, len(logging.root.handlers)),
     }
 
