@@ -14,27 +14,37 @@ def rbf_gamma(dim: int) -> float:
     return 1.0 / (2.0 * mean_distance**2)
 
 
-def log_rbf_gram(z: Tensor, gamma: float | None = None) -> Tensor:
-    """-gamma ||z_i - z_j||^2, the log of the Gram matrices: (K, n, d) -> (K, n, n)."""
+def log_rbf_gram(z: Tensor, gamma: float | None = None, *, rows: slice = slice(None)) -> Tensor:
+    """-gamma ||z_i - z_j||^2 for i in ``rows`` and all j: (K, n, d) -> (K, b, n)."""
     z = z * math.sqrt(2.0 * (rbf_gamma(z.shape[-1]) if gamma is None else gamma))
     minus_half_squares = -0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
     ones = torch.ones_like(minus_half_squares)
     # z.z' - |z|^2 / 2 - |z'|^2 / 2 in one product: every pass over (K, n, n) counts.
     left = torch.cat([z, minus_half_squares, ones], dim=-1)
     right = torch.cat([z, ones, minus_half_squares], dim=-1)
-    return torch.bmm(left, right.mT)
+    return torch.bmm(left[:, rows], right.mT)
 
 
 def dhsic(log_gram: Tensor) -> Tensor:
-    """Equation 13 as a V-statistic: log Gram matrices (K, n, n) -> scalar >= 0.
+    """Equation 13 as a V-statistic: log Gram matrices (K, n, n) -> scalar >= 0."""
+    joint_means, row_means = row_statistics(log_gram)
+    return dhsic_of_rows(joint_means, row_means)
 
-    mean_ij prod_k G_k + prod_k mean_ij G_k - 2 mean_i prod_k mean_j G_k. Products over k are
-    taken as sums of logs: no mean is zero (a Gram matrix has ones on its diagonal), and the
-    gradient of ``torch.prod`` would synchronise a GPU to look for zeros.
+
+def row_statistics(log_gram: Tensor) -> tuple[Tensor, Tensor]:
+    """mean_j prod_k G_kij (b,) and mean_j G_kij (K, b) of log Gram matrices (K, b, n).
+
+    Products over k are taken as sums of logs: no mean is zero (a Gram matrix has ones on its
+    diagonal), and the gradient of ``torch.prod`` would synchronise a GPU to look for zeros.
     """
-    # Not mean(): its gradient would write another (K, n, n).
-    row_means = log_gram.exp().sum(-1) / log_gram.shape[-1]  # (K, n)
-    joint = log_gram.sum(0).exp().mean()
+    # Not mean(): its gradient would write another (K, b, n).
+    n = log_gram.shape[-1]
+    return log_gram.sum(0).exp().sum(-1) / n, log_gram.exp().sum(-1) / n
+
+
+def dhsic_of_rows(joint_means: Tensor, row_means: Tensor) -> Tensor:
+    """mean_ij prod_k G_k + prod_k mean_ij G_k - 2 mean_i prod_k mean_j G_k: (n,), (K, n)."""
+    joint = joint_means.mean()
     product = row_means.mean(-1).log().sum().exp()
     cross = row_means.log().sum(0).exp().mean()
     # Rounding can leave it just below zero, for example for a constant code.

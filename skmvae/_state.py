@@ -28,7 +28,7 @@ class NetworkState:
     weight_concentration_prior: float
     mean: np.ndarray  # (F,) float64
     scale: float
-    arrays: dict[str, np.ndarray]  # the parameters of MixtureVAE, by name; float32
+    arrays: dict[str, np.ndarray]  # parameters and buffers of MixtureVAE, by name; float32
     format_version: int = FORMAT_VERSION
     skmvae_version: str = __version__
 
@@ -48,9 +48,9 @@ class NetworkState:
         return replace(self, mean=previous.mean, scale=previous.scale)
 
     def holding(self, network: MixtureVAE) -> NetworkState:
-        """This state with the parameters of ``network``, as arrays of their own."""
-        parameters = network.state_dict().items()
-        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in parameters}
+        """This state with the parameters and buffers of ``network``, as arrays of their own."""
+        tensors = network.state_dict().items()
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors}
         return replace(self, arrays=arrays)
 
 
@@ -60,22 +60,22 @@ def new_network(
 ) -> MixtureVAE:
     """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
     network = _skeleton(state)
-    buffers = dict(network.named_buffers())
-    for name, tensor in [*buffers.items(), *network.named_parameters()]:
-        if name in buffers or tensor.dtype != torch.float32:
+    saved = network.state_dict()
+    for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
+        if name not in saved or tensor.dtype != torch.float32:
             raise TypeError(
-                f"{name} of the architecture is a buffer or not float32 ({tensor.dtype}); only "
-                "float32 parameters are initialised and saved."
+                f"{name} of the architecture is {tensor.dtype}, or a buffer that is not "
+                "persistent; all parameters and buffers must be float32 and saved."
             )
     network.to_empty(device=device)
     for module in network.modules():
-        if not list(module.parameters(recurse=False)):
+        if not [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             continue
         reset_parameters = getattr(module, "reset_parameters", None)
         if reset_parameters is None:
             raise TypeError(
-                f"{type(module).__name__} has parameters but no reset_parameters(generator), so "
-                "the architecture cannot be initialised."
+                f"{type(module).__name__} has parameters or buffers but no "
+                "reset_parameters(generator), so the architecture cannot be initialised."
             )
         reset_parameters(generator)
     return network

@@ -89,8 +89,8 @@ def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, floa
 def _advance(progress: _Progress, network, record: dict[str, float], tol: float) -> _Progress:
     """The progress after one more epoch. Without held-out rows every epoch is the best so far."""
     records = (*progress.records, record)
-    for name, parameter in network.named_parameters():
-        if not parameter.isfinite().all():
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
             raise DivergenceError(
                 f"Training diverged: {name} became non-finite in the last batch of epoch "
                 f"{len(records)}. Lower learning_rate."

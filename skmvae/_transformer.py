@@ -40,6 +40,7 @@ from .architectures import MLP
 SKOPS_TRUSTED = [
     "skmvae._state.NetworkState",
     "skmvae._transformer.MVAETransformer",
+    "skmvae.architectures.Conv",
     "skmvae.architectures.MLP",
 ]
 

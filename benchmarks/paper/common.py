@@ -1,0 +1,88 @@
+"""What the scripts have in common: arguments, fitted models kept on disk, results kept as JSON.
+
+A result is computed once for its settings and then read from ``results/``, so a run that is cut
+short goes on where it stopped. Fitted models are kept in ``models/``, which git ignores.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import sklearn
+import torch
+
+import skmvae
+
+HERE = Path(__file__).parent
+RESULTS, MODELS = HERE / "results", HERE / "models"
+
+
+def arguments(description, *, epochs):
+    """``--epochs``, ``--seeds`` and ``--data``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
+    parser.add_argument("--data", help="folder with the data, in place of SKMVAE_DATA")
+    parsed = parser.parse_args()
+    if parsed.data:
+        os.environ["SKMVAE_DATA"] = parsed.data
+    return parsed
+
+
+class Results:
+    """One JSON file: a list of records, each with its settings, values, versions and wall time."""
+
+    def __init__(self, name):
+        self.path = RESULTS / f"{name}.json"
+        self.records = json.loads(self.path.read_text()) if self.path.exists() else []
+
+    def get(self, settings, compute):
+        """The values for ``settings``, from the file or else from ``compute()``."""
+        for record in self.records:
+            if record["settings"] == settings:
+                return record["values"]
+        start = time.perf_counter()
+        values = compute()
+        seconds = round(time.perf_counter() - start, 1)
+        self.records.append(
+            {"settings": settings, "values": values, "seconds": seconds, **_versions()}
+        )
+        self.path.parent.mkdir(exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.records, indent=1) + "\n")
+        partial.replace(self.path)
+        print(f"{self.path.stem}: {settings} -> {values} ({seconds} s)", flush=True)
+        return values
+
+
+def fitted(settings, make, X):
+    """The model that ``make()`` gives, fitted on X, from ``models/`` if it was fitted before."""
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    path = MODELS / f"{name}.joblib"
+    if path.exists():
+        return joblib.load(path)
+    print(f"fitting {settings}", file=sys.stderr, flush=True)
+    model = make().fit(X)
+    path.parent.mkdir(exist_ok=True)
+    joblib.dump(model, path)
+    return model
+
+
+def _versions():
+    return {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {
+            "skmvae": skmvae.__version__,
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+            "Python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,142 @@
+"""Models on MNIST and what the tables say of each: errors, accuracies, use of the components."""
+
+import warnings
+
+import numpy as np
+from common import Results, fitted
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import LinearSVC
+
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP
+from skmvae.datasets import fetch_mnist
+from skmvae.metrics import dhsic_score, effective_components, reconstruction_error
+
+CLASSIFIERS = ("MLP", "SVM", "KNN")
+
+
+class Mnist:
+    """The data and every measure of a model on it; a model is a dict of settings."""
+
+    def __init__(self):
+        self.data = fetch_mnist()
+        self._results = Results("mnist")
+
+    def model(self, settings):
+        def make():
+            return MVAETransformer(
+                k=settings["k"],
+                latent_dim=settings["latent_dim"],
+                objective=settings["objective"],
+                kl_weight=settings["kl_weight"],
+                beta=settings["beta"],
+                likelihood="bernoulli",
+                architecture=MLP(tuple(settings["hidden"])),
+                max_iter=settings["epochs"],
+                random_state=settings["seed"],
+            )
+
+        return fitted(settings, make, self.data.X_train)
+
+    def measure(self, settings, measures=("errors", "weights", "accuracies")):
+        """The values of all ``measures``, in one dict."""
+        values = {}
+        for name in measures:
+            key = {**settings, "measure": name}
+            values |= self._results.get(key, lambda n=name: getattr(self, f"_{n}")(settings))
+        return values
+
+    def _errors(self, settings):
+        """Sum of squares per test image (the paper's MSE), of the mixture and of each component."""
+        mvae, X = self.model(settings), self.data.X_test
+        alone = [reconstruction_error(X, mvae.reconstruct(X, component=i)) for i in range(mvae.k)]
+        return {
+            "MSE": reconstruction_error(X, mvae.reconstruct(X)),
+            "MSE of components": alone,
+            "bound": float(mvae.score(X[:2000])),
+        }
+
+    def _weights(self, settings):
+        mvae = self.model(settings)
+        return {
+            "weights": mvae.weights_.tolist(),
+            "effective components": effective_components(mvae.weights_),
+            "dHSIC": dhsic_score(mvae.transform(self.data.X_test[:2000]), mvae.k),
+            "fit seconds": float(sum(mvae.history_["seconds"])),
+        }
+
+    def _accuracies(self, settings):
+        mvae = self.model(settings)
+        train, test = mvae.transform(self.data.X_train), mvae.transform(self.data.X_test)
+        return self.accuracies(train, test, settings["seed"])
+
+    def _component_accuracies(self, settings):
+        mvae, d = self.model(settings), settings["latent_dim"]
+        train, test = mvae.transform(self.data.X_train), mvae.transform(self.data.X_test)
+        columns = [slice(i * d, (i + 1) * d) for i in range(mvae.k)]
+        accuracies = [self.accuracies(train[:, c], test[:, c], settings["seed"]) for c in columns]
+        return {f"{name} of components": [a[name] for a in accuracies] for name in CLASSIFIERS}
+
+    def accuracies(self, train, test, seed):
+        """Test accuracies in per cent of the paper's three classifiers on given features."""
+        classifiers = {
+            "MLP": MLPClassifier((100,), batch_size=128, max_iter=10, random_state=seed),
+            "SVM": LinearSVC(random_state=seed),
+            "KNN": KNeighborsClassifier(5),
+        }
+        values = {}
+        for name, classifier in classifiers.items():
+            with warnings.catch_warnings():
+                # The number of epochs of the MLP is a setting, converged or not.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                classifier.fit(train, self.data.y_train)
+            values[name] = round(100 * classifier.score(test, self.data.y_test), 2)
+        return values
+
+
+def mixture(*, k=4, epochs, seed, **changes):
+    """Settings of the paper's network: two hidden layers of 500, d = 20, eq. 8, beta = 1."""
+    settings = {
+        "k": k,
+        "latent_dim": 20,
+        "objective": "melbo",
+        "kl_weight": 1.0,
+        "beta": 1.0,
+        "hidden": [500, 500],
+        "epochs": epochs,
+        "seed": seed,
+    }
+    return {**settings, **changes}
+
+
+def single_vaes(*, k, epochs, seed):
+    """The fair baselines of a mixture of k, by name: each a single VAE."""
+    latent_dim = 20
+    return {
+        f"VAE, d = {latent_dim}": mixture(k=1, epochs=epochs, seed=seed),
+        f"VAE, d = {latent_dim}, KL weight 1/{k}": mixture(
+            k=1, epochs=epochs, seed=seed, kl_weight=1.0 / k
+        ),
+        f"VAE, d = {k * latent_dim}": mixture(
+            k=1, epochs=epochs, seed=seed, latent_dim=k * latent_dim
+        ),
+        f"VAE, d = {k * latent_dim}, KL weight 1/{k}": mixture(
+            k=1, epochs=epochs, seed=seed, latent_dim=k * latent_dim, kl_weight=1.0 / k
+        ),
+        f"VAE, d = {latent_dim}, as many parameters": mixture(
+            k=1, epochs=epochs, seed=seed, hidden=[_width(k, latent_dim)] * 2
+        ),
+    }
+
+
+def _width(k, latent_dim, n_features=784, hidden=500):
+    """Hidden width with which one VAE has about as many parameters as k of the given width."""
+
+    def n_parameters(h):
+        encoder = (n_features + 1) * h + (h + 1) * h + (h + 1) * (2 * latent_dim + 1)
+        return encoder + (latent_dim + 1) * h + (h + 1) * h + (h + 1) * n_features
+
+    widths = np.arange(hidden, hidden * k + 1)
+    return int(widths[np.abs(n_parameters(widths) - k * n_parameters(hidden)).argmin()])

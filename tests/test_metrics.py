@@ -1,0 +1,109 @@
+"""Metrics against golden numbers, slow versions and their limits."""
+
+import numpy as np
+import pytest
+import torch
+
+from skmvae import metrics
+from skmvae._dhsic import dhsic, log_rbf_gram
+from skmvae.metrics import (
+    dhsic_score,
+    effective_components,
+    inception_score,
+    reconstruction_error,
+)
+
+P = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def golden_codes():
+    rng = np.random.RandomState(0)
+    shared = rng.standard_normal((32, 20))
+    return np.hstack([0.5 * shared + rng.standard_normal((32, 20)) for _ in range(4)])
+
+
+def test_dhsic_golden_number():
+    """Case B: that of hyppo with the authors' bandwidth."""
+    assert dhsic_score(golden_codes(), 4) == pytest.approx(0.018762589197400648, abs=1e-14)
+
+
+@pytest.mark.parametrize("block", [1, 7, 32, 100])
+def test_dhsic_in_blocks_is_dhsic(block, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_ROWS", block)
+    z = torch.tensor(golden_codes()).unflatten(1, (4, 20)).transpose(0, 1)
+    for gamma in (None, 0.3):
+        expected = dhsic(log_rbf_gram(z, gamma)).item()
+        assert dhsic_score(golden_codes(), 4, gamma=gamma) == pytest.approx(expected, abs=1e-15)
+
+
+def test_dhsic_tells_copies_from_independent_codes():
+    z = np.random.default_rng(0).normal(size=(400, 2))
+    assert dhsic_score(z, 2) < 0.01 < dhsic_score(z[:, [0, 0]], 2)
+    assert dhsic_score(z, 1) == 0.0
+
+
+def test_dhsic_takes_what_transform_gives(fitted, digits):
+    assert 0.0 <= dhsic_score(fitted.transform(digits[0]), fitted.k) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("Z", "arguments", "message"),
+    [
+        (np.ones((10, 7)), {"k": 2}, "7 columns, which k=2 does not divide"),
+        (np.ones((3, 4)), {"k": 2}, "minimum of 4 is required"),
+        (np.full((10, 4), np.nan), {"k": 2}, "Z contains NaN"),
+        (np.ones((10, 4)), {"k": 0}, "k must be an int >= 1. Got 0"),
+        (np.ones((10, 4)), {"k": 2, "gamma": 0.0}, "gamma must be"),
+    ],
+)
+def test_dhsic_refuses(Z, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        dhsic_score(Z, **arguments)
+
+
+def test_reconstruction_errors_by_hand():
+    X, Y = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
+    assert reconstruction_error(X, Y) == (2 + 25) / 2
+    assert reconstruction_error(X, Y, kind="mean") == (2 + 25) / 4
+    assert reconstruction_error(X, Y, kind="root_sum") == pytest.approx(13.5**0.5)
+    assert reconstruction_error(X.astype(np.float32), Y.tolist()) == 13.5
+
+
+def test_reconstruction_error_refuses():
+    with pytest.raises(ValueError, match=r"\(2, 3\) and reconstruction \(2, 2\)"):
+        reconstruction_error(np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="kind must be one of"):
+        reconstruction_error(np.ones((2, 3)), np.ones((2, 3)), kind="rmse")
+
+
+def test_inception_score_golden_numbers():
+    """model of eq. 15 by hand, and as torch-fidelity gives it."""
+    mean, std = inception_score(P, splits=1)
+    assert (mean, std) == (pytest.approx(1.24439640541095, abs=1e-12), 0.0)
+    mean, std = inception_score(P, splits=2)
+    assert mean == pytest.approx(1.14327335238782, abs=1e-12)
+    assert std == pytest.approx(0.106451221608026, abs=1e-12)
+
+
+def test_inception_score_limits():
+    assert inception_score(np.full((20, 5), 0.2))[0] == pytest.approx(1.0)
+    assert inception_score(np.tile(np.eye(5), (4, 1)), splits=2)[0] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("bad", [P - 0.3, 2 * P])
+def test_inception_score_refuses_what_is_no_distribution(bad):
+    with pytest.raises(ValueError, match="predict_proba"):
+        inception_score(bad, splits=1)
+
+
+def test_inception_score_refuses_more_parts_than_rows():
+    with pytest.raises(ValueError, match="minimum of 5 is required"):
+        inception_score(P, splits=5)
+
+
+def test_effective_components():
+    assert effective_components([0.5, 0.5, 0.0]) == pytest.approx(2.0)
+    assert effective_components([7.0, 7.0, 7.0]) == pytest.approx(3.0)
+    for bad in ([-1.0, 2.0], [0.0, 0.0], [[0.5, 0.5]]):
+        with pytest.raises(ValueError, match="weights must be one number >= 0"):
+            effective_components(bad)
