@@ -80,6 +80,9 @@ class ComponentBatchNorm(nn.Module):
 
     MOMENTUM = 0.1
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, k: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(k, channels, dtype=torch.float32))
