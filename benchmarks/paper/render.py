@@ -1,0 +1,228 @@
+"""Write the tables of docs/paper.md, and the headline of README.md, from the JSON files.
+
+    python benchmarks/paper/render.py
+
+Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the seeds
+that the results have, with the standard deviation where there are several; an empty cell has not been
+measured.
+"""
+
+import re
+
+import ablations
+import defaults
+import few_labels
+import numpy as np
+import table_1
+import table_3
+from common import HERE, Results
+from mnist import CLASSIFIERS, mixture, single_vaes
+
+ROOT = HERE.parents[1]
+EPOCHS = 10
+PAPER_TABLE_1 = {1: 13.44, 7: 11.54, 8: 10.20, 10: 9.17}
+PAPER_TABLE_2 = {
+    "Mixture": (96.59, 93.37, 97.17),
+    "C1": (95.15, 90.78, 96.56),
+    "C2": (94.67, 90.11, 96.39),
+    "C3": (94.68, 89.83, 96.63),
+    "C4": (94.30, 89.72, 96.45),
+    "VAE": (95.35, 90.23, 96.34),
+}
+
+
+class Cells:
+    """Values by settings, over all seeds that were run."""
+
+    def __init__(self, name):
+        self._records = Results(name).records
+
+    def values(self, settings, key):
+        """The values of ``key`` for ``settings``, whatever the seed."""
+        found = []
+        for record in self._records:
+            given = {k: v for k, v in record["settings"].items() if k not in ("seed", "measure")}
+            wanted = {k: v for k, v in settings.items() if k not in ("seed", "measure")}
+            if given == wanted and key in record["values"]:
+                found.append(record["values"][key])
+        return found
+
+    def cell(self, settings, key, digits=2):
+        return _cell(self.values(settings, key), digits)
+
+
+def _cell(values, digits):
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values):.{digits}f}"
+
+
+def _table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def reconstruction():
+    """Table I."""
+    cells = Cells("mnist")
+    rows = []
+    for name, settings in table_1.settings(EPOCHS, 0).items():
+        k = settings["k"]
+        paper = PAPER_TABLE_1.get(k) if name.startswith("M-VAE") or name == "VAE, d = 20" else None
+        rows.append(
+            [
+                name,
+                cells.cell(settings, "MSE"),
+                "" if paper is None else f"{paper:.2f}",
+                _best_component(cells.values(settings, "MSE of components")) if k > 1 else "",
+                cells.cell(settings, "effective components") if k > 1 else "",
+                cells.cell(settings, "bound", 1),
+            ]
+        )
+    header = [
+        "model",
+        "MSE",
+        "paper",
+        "best component alone",
+        "effective components",
+        "bound, nats",
+    ]
+    return _table(header, rows)
+
+
+def _best_component(values):
+    return _cell([min(components) for components in values], 2)
+
+
+def classification():
+    """Table II."""
+    cells, pca = Cells("mnist"), Cells("mnist_pca")
+    model = mixture(epochs=EPOCHS, seed=0)
+    rows = [["**M-VAE, all 80 codes**", *_accuracies(cells, model), cells.cell(model, "MSE")]]
+    for i in range(4):
+        row = [f"component {i + 1}, by weight"]
+        for name in CLASSIFIERS:
+            row.append(_cell(_by_weight(cells, model, f"{name} of components", i), 2))
+        rows.append([*row, _cell(_by_weight(cells, model, "MSE of components", i), 2)])
+    for name, settings in single_vaes(k=4, epochs=EPOCHS, seed=0).items():
+        rows.append([name, *_accuracies(cells, settings), cells.cell(settings, "MSE")])
+    for name, settings in (("PCA, 80", {"columns": 80}), ("pixels", {"columns": 784})):
+        rows.append([name, *_accuracies(pca, settings), pca.cell(settings, "MSE")])
+    for name, values in PAPER_TABLE_2.items():
+        rows.append([f"*paper: {name}*", *(f"*{v:.2f}*" for v in values), ""])
+    return _table(["features", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
+
+
+def _accuracies(cells, settings):
+    return [cells.cell(settings, name) for name in CLASSIFIERS]
+
+
+def _by_weight(cells, settings, key, place):
+    """Of the component with the ``place``-th largest mean weight, for each seed."""
+    pairs = zip(cells.values(settings, key), cells.values(settings, "weights"), strict=True)
+    return [values[np.argsort(weights)[::-1][place]] for values, weights in pairs]
+
+
+def ablation():
+    cells = Cells("mnist")
+    rows = []
+    for name, settings in ablations.settings(EPOCHS, 0).items():
+        rows.append(
+            [
+                name,
+                cells.cell(settings, "MSE"),
+                *_accuracies(cells, settings),
+                cells.cell(settings, "effective components"),
+                cells.cell(settings, "dHSIC", 4),
+                cells.cell(settings, "bound", 1),
+            ]
+        )
+    header = [
+        "setting", "MSE", "MLP", "linear SVM", "KNN (5)", "effective components", "dHSIC", "bound, nats",
+    ]  # fmt: skip
+    return _table(header, rows)
+
+
+def labels():
+    """Few labels."""
+    cells = Cells("few_labels")
+    rows_of = {
+        **few_labels.settings(EPOCHS, 0),
+        "PCA, 80": {"features": "PCA", "columns": 80},
+        "pixels": {"features": "pixels"},
+    }
+    rows = []
+    for classifier in ("scaled SVM", "SVM", "KNN"):
+        for name, settings in rows_of.items():
+            row = [classifier, name]
+            for n in few_labels.LABELS:
+                means = [mean for mean, _ in cells.values(settings, f"{classifier}, {n}")]
+                row.append(_cell(means, 1))
+            rows.append(row)
+    return _table(["classifier", "features", *(f"{n:,}" for n in few_labels.LABELS)], rows)
+
+
+def tables():
+    """Scores on scikit-learn's tables."""
+    cells = Cells("defaults")
+    rows_of = {"columns": {"features": "columns"}, "PCA": {"features": "PCA"}}
+    for settings in defaults.codes(100):
+        kind = "M-VAE" if settings["k"] > 1 else "VAE, d = 80"
+        rows_of[f"{kind}, {settings['objective']}, KL weight {settings['kl_weight']:g}"] = settings
+    rows = [
+        [name]
+        + [
+            " / ".join(
+                cells.cell({"table": table, **settings}, key, 1) for key in ("linear", "KNN")
+            )
+            for table in defaults.TABLES
+        ]
+        for name, settings in rows_of.items()
+    ]
+    return _table(["features", *defaults.TABLES], rows)
+
+
+def cifar():
+    """Table III."""
+    cells = Cells("cifar10")
+    real = cells.values({"features": "real test images"}, "inception score")
+    rows = []
+    epochs = max((r["settings"].get("epochs", 0) for r in cells._records), default=0)
+    for name, settings in table_3.models(epochs, 0).items():
+        settings["data"] = "CIFAR-10, JPEG copy"
+        row = [name, cells.cell(settings, "RMSE")]
+        for key in ("inception score", "inception score of samples"):
+            values = cells.values(settings, key)
+            row.append(_cell(values, 2))
+            row.append(_cell([v / real[0] for v in values], 2) if real else "")
+        rows.append([*row, cells.cell(settings, "effective components")])
+    rows.append(["real test images", "0", _cell(real, 2), "1", "", "", ""])
+    rows.append(["*paper: M-VAE*", "*3.17*", "*5.96*", "", "", "", ""])
+    header = ["", "RMSE", "IS of reconstructions", "of real", "IS of samples", "of real", "effective components"]  # fmt: skip
+    return _table(header, rows)
+
+
+TABLES = {
+    "table 1": reconstruction,
+    "table 2": classification,
+    "ablations": ablation,
+    "few labels": labels,
+    "tables": tables,
+    "table 3": cifar,
+}
+
+
+def main():
+    for path in (ROOT / "docs" / "paper.md", ROOT / "README.md"):
+        text = path.read_text()
+        for name, table in TABLES.items():
+            pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+            text = re.sub(
+                pattern, lambda m, t=table: m[1] + "\n" + t() + "\n" + m[2], text, flags=re.DOTALL
+            )
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
