@@ -125,7 +125,7 @@ def single_vaes(*, k, epochs, seed):
         f"VAE, d = {k * latent_dim}, KL weight 1/{k}": mixture(
             k=1, epochs=epochs, seed=seed, latent_dim=k * latent_dim, kl_weight=1.0 / k
         ),
-        f"VAE, d = {latent_dim}, as many parameters": mixture(
+        f"VAE, d = {latent_dim}, as many parameters as K = {k}": mixture(
             k=1, epochs=epochs, seed=seed, hidden=[_width(k, latent_dim)] * 2
         ),
     }

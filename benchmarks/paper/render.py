@@ -2,9 +2,9 @@
 
     python benchmarks/paper/render.py
 
-Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the seeds
-that the results have, with the standard deviation where there are several; an empty cell has not been
-measured.
+Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the
+seeds that the results have, with the standard deviation where there are several; an empty cell has
+not been measured.
 """
 
 import re
@@ -138,9 +138,8 @@ def ablation():
                 cells.cell(settings, "bound", 1),
             ]
         )
-    header = [
-        "setting", "MSE", "MLP", "linear SVM", "KNN (5)", "effective components", "dHSIC", "bound, nats",
-    ]  # fmt: skip
+    header = ["setting", "MSE", "MLP", "linear SVM", "KNN (5)", "effective components"]
+    header += ["dHSIC", "bound, nats"]
     return _table(header, rows)
 
 
@@ -199,7 +198,8 @@ def cifar():
         rows.append([*row, cells.cell(settings, "effective components")])
     rows.append(["real test images", "0", _cell(real, 2), "1", "", "", ""])
     rows.append(["*paper: M-VAE*", "*3.17*", "*5.96*", "", "", "", ""])
-    header = ["", "RMSE", "IS of reconstructions", "of real", "IS of samples", "of real", "effective components"]  # fmt: skip
+    header = ["", "RMSE", "IS of reconstructions", "of real", "IS of samples", "of real"]
+    header += ["effective components"]
     return _table(header, rows)
 
 
@@ -213,15 +213,22 @@ TABLES = {
 }
 
 
+PAGES = (ROOT / "docs" / "paper.md", ROOT / "README.md")
+
+
+def rendered(text):
+    """The text with its tables replaced."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+        text = re.sub(
+            pattern, lambda m, t=table: m[1] + "\n" + t() + "\n" + m[2], text, flags=re.DOTALL
+        )
+    return text
+
+
 def main():
-    for path in (ROOT / "docs" / "paper.md", ROOT / "README.md"):
-        text = path.read_text()
-        for name, table in TABLES.items():
-            pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-            text = re.sub(
-                pattern, lambda m, t=table: m[1] + "\n" + t() + "\n" + m[2], text, flags=re.DOTALL
-            )
-        path.write_text(text)
+    for page in PAGES:
+        page.write_text(rendered(page.read_text()))
 
 
 if __name__ == "__main__":

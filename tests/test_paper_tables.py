@@ -1,0 +1,38 @@
+"""The tables on the pages are those of the committed results."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "paper"
+
+
+@pytest.fixture
+def render(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import render
+
+    yield render
+    for name in [n for n, m in sys.modules.items() if getattr(m, "__file__", None)]:
+        if Path(sys.modules[name].__file__).parent == SCRIPTS:
+            del sys.modules[name]
+
+
+def test_no_figure_was_typed_by_hand(render):
+    for page in render.PAGES:
+        text = page.read_text()
+        assert render.rendered(text) == text
+
+
+def test_a_cell_is_the_mean_over_the_seeds_of_its_settings(render, monkeypatch, tmp_path):
+    records = [
+        {"settings": {"k": k, "seed": seed}, "values": {"MSE": 10.0 * k + seed}}
+        for k in (1, 2)
+        for seed in (0, 2)
+    ]
+    cells = render.Cells("none")
+    cells._records = records
+    assert cells.cell({"k": 2, "seed": 0}, "MSE") == "21.00 ± 1.00"
+    assert cells.cell({"k": 3}, "MSE") == ""
+    assert render._cell([1.234], 2) == "1.23"
