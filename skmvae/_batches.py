@@ -61,11 +61,11 @@ class ResidentBatches:
     """Batches gathered on the device, which holds all rows, their order and the place in it."""
 
     def __init__(self, rows: ScaledRows, batch_size: int) -> None:
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, len(rows))
         self._rows = rows.on_device()
         self._order = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         self._place = torch.zeros((), dtype=torch.int64, device=rows.device)
-        self._offsets = torch.arange(batch_size, device=rows.device)
+        self._offsets = torch.arange(self._batch_size, device=rows.device)
 
     def over(self, order: np.ndarray) -> Iterator[int]:
         self._order[: len(order)] = torch.from_numpy(order)
@@ -84,11 +84,14 @@ class StreamedBatches:
 
     def __init__(self, rows: ScaledRows, batch_size: int) -> None:
         self._rows = rows
-        self._batch_size = batch_size
-        shape = (batch_size, rows.n_features)
+        self._batch_size = min(batch_size, len(rows))
+        shape = (self._batch_size, rows.n_features)
         self._x = torch.empty(shape, dtype=torch.float32, device=rows.device)
         self._staging = [
-            (torch.empty(shape, dtype=torch.float32, pin_memory=True), torch.cuda.Event())
+            (
+                torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=True),
+                torch.cuda.Event(),
+            )
             for _ in range(_N_STAGING_BUFFERS)
         ]
 

@@ -42,6 +42,12 @@ def test_an_epoch_may_leave_rows_out(source, device):
         assert torch.equal(torch.cat(epoch(batches, order)), data(30)[order])
 
 
+@pytest.mark.parametrize(("source", "device"), SOURCES)
+def test_a_batch_may_be_larger_than_the_data(source, device):
+    batches = source(data(5, device=device), 10**12)
+    assert torch.equal(torch.cat(epoch(batches, np.arange(5))), data(5)[:])
+
+
 def test_on_a_cpu_rows_are_gathered_from_x():
     assert isinstance(batches_of(data(), 8), HostBatches)
 
