@@ -30,7 +30,7 @@ def main():
     mnist = Mnist()
     for seed in range(parsed.seeds):
         for model in settings(parsed.epochs, seed).values():
-            mnist.measure(model)
+            mnist.measure(model, ("errors", "weights", "accuracies", "clusters"))
 
 
 if __name__ == "__main__":

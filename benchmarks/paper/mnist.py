@@ -4,7 +4,9 @@ import warnings
 
 import numpy as np
 from common import Results, fitted
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
@@ -78,6 +80,19 @@ class Mnist:
         columns = [slice(i * d, (i + 1) * d) for i in range(mvae.k)]
         accuracies = [self.accuracies(train[:, c], test[:, c], settings["seed"]) for c in columns]
         return {f"{name} of components": [a[name] for a in accuracies] for name in CLASSIFIERS}
+
+    def _clusters(self, settings):
+        """Normalised mutual information of digits with k-means on codes, and with components."""
+        mvae = self.model(settings)
+        X, y = self.data.X_test, self.data.y_test
+        clusters = KMeans(10, n_init=3, random_state=settings["seed"]).fit_predict(
+            mvae.transform(X)
+        )
+        components = mvae.mixing_weights(X).argmax(axis=1)
+        return {
+            "NMI of k-means": normalized_mutual_info_score(y, clusters),
+            "NMI of components": normalized_mutual_info_score(y, components),
+        }
 
     def accuracies(self, train, test, seed):
         """Test accuracies in per cent of the paper's three classifiers on given features."""

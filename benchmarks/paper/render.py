@@ -135,11 +135,13 @@ def ablation():
                 *_accuracies(cells, settings),
                 cells.cell(settings, "effective components"),
                 cells.cell(settings, "dHSIC", 4),
+                cells.cell(settings, "NMI of k-means"),
+                cells.cell(settings, "NMI of components"),
                 cells.cell(settings, "bound", 1),
             ]
         )
     header = ["setting", "MSE", "MLP", "linear SVM", "KNN (5)", "effective components"]
-    header += ["dHSIC", "bound, nats"]
+    header += ["dHSIC", "NMI, k-means", "NMI, components", "bound, nats"]
     return _table(header, rows)
 
 
