@@ -145,11 +145,11 @@ class Conv(BaseEstimator):
     ----------
     image_shape : tuple of int
         Channels, height and width of an image; their product is the number of columns of X.
-    channels : tuple of int, default=(32, 64, 128, 128, 256)
+    channels : tuple of int, default=(32, 64, 64, 128, 128)
         Output channels of each convolution of the encoder, from the input on.
     kernel_size : int, default=3
         Height and width of the kernels, odd.
-    strides : tuple of int, default=(2, 2, 2, 1, 1)
+    strides : tuple of int, default=(2, 1, 2, 1, 1)
         Stride of each convolution. A stride of s divides height and width by s, rounding up.
     batch_norm : bool, default=True
         Normalise channels over the minibatch in training, and by running statistics at inference.
@@ -172,10 +172,10 @@ class Conv(BaseEstimator):
     def __init__(
         self,
         image_shape,
-        channels=(32, 64, 128, 128, 256),
+        channels=(32, 64, 64, 128, 128),
         *,
         kernel_size=3,
-        strides=(2, 2, 2, 1, 1),
+        strides=(2, 1, 2, 1, 1),
         batch_norm=True,
         negative_slope=0.2,
     ):

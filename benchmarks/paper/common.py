@@ -38,7 +38,7 @@ def arguments(description, *, epochs):
 
 
 class Results:
-    """One JSON file: a list of records, each with its settings, values, versions and wall time."""
+    """A JSON file of records, one a line: settings, values, versions and wall time."""
 
     def __init__(self, name):
         self.path = RESULTS / f"{name}.json"
@@ -57,7 +57,8 @@ class Results:
         )
         self.path.parent.mkdir(exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.records, indent=1) + "\n")
+        lines = ",\n".join(json.dumps(record) for record in self.records)
+        partial.write_text(f"[\n{lines}\n]\n")
         partial.replace(self.path)
         print(f"{self.path.stem}: {settings} -> {values} ({seconds} s)", flush=True)
         return values

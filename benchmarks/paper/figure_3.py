@@ -17,7 +17,7 @@ def main():
     four = mnist.model(mixture(epochs=parsed.epochs, seed=0, latent_dim=2))
     one = mnist.model(mixture(k=1, epochs=parsed.epochs, seed=0, latent_dim=2))
     codes = four.transform(X).reshape(len(X), 4, 2).transpose(1, 0, 2)
-    titles = [f"component {i + 1}, weight {w:.2f}" for i, w in enumerate(four.weights_)]
+    titles = [f"component {i}, weight {w:.2f}" for i, w in enumerate(four.weights_)]
     panels = [*zip(titles, codes, strict=True), ("a single VAE", one.transform(X))]
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained")
     for ax, (title, points) in zip(axes, panels, strict=True):

@@ -19,7 +19,7 @@ def main():
     X = mnist.data.X_test[:N_IMAGES]
     rows = {"test images": X}
     for i, weight in enumerate(mvae.weights_):
-        rows[f"component {i + 1}\nweight {weight:.2f}"] = mvae.reconstruct(X, component=i)
+        rows[f"component {i}\nweight {weight:.2f}"] = mvae.reconstruct(X, component=i)
     rows["mixture"] = mvae.reconstruct(X)
     figure, axes = plt.subplots(
         len(rows), N_IMAGES, figsize=(N_IMAGES * 0.7 + 1.4, len(rows) * 0.75), squeeze=False
@@ -36,7 +36,7 @@ def main():
 
 def _error(mnist, mvae, name):
     """Sum of squares per image over all test images."""
-    component = int(name.split()[1]) - 1 if name.startswith("component") else None
+    component = int(name.split()[1]) if name.startswith("component") else None
     X = mnist.data.X_test
     return reconstruction_error(X, mvae.reconstruct(X, component=component))
 

@@ -12,7 +12,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
 from skmvae import MVAETransformer
-from skmvae.architectures import MLP
+from skmvae.architectures import MLP, Conv
 from skmvae.datasets import fetch_mnist
 from skmvae.metrics import dhsic_score, effective_components, reconstruction_error
 
@@ -35,7 +35,7 @@ class Mnist:
                 kl_weight=settings["kl_weight"],
                 beta=settings["beta"],
                 likelihood="bernoulli",
-                architecture=MLP(tuple(settings["hidden"])),
+                architecture=_architecture(settings),
                 max_iter=settings["epochs"],
                 random_state=settings["seed"],
             )
@@ -124,6 +124,19 @@ def mixture(*, k=4, epochs, seed, **changes):
         "seed": seed,
     }
     return {**settings, **changes}
+
+
+def convolutional(*, k=4, epochs, seed, **changes):
+    """Settings as those of ``mixture``, with convolutions for 28 x 28 images."""
+    settings = mixture(k=k, epochs=epochs, seed=seed, **changes)
+    del settings["hidden"]
+    return {**settings, "channels": [32, 64, 64, 128], "strides": [2, 2, 1, 2]}
+
+
+def _architecture(settings):
+    if "hidden" in settings:
+        return MLP(tuple(settings["hidden"]))
+    return Conv((1, 28, 28), tuple(settings["channels"]), strides=tuple(settings["strides"]))
 
 
 def single_vaes(*, k, epochs, seed):
