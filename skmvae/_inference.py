@@ -31,6 +31,11 @@ class Inference:
         self._device = device
         self._network = load_network(state, device)
 
+    @property
+    def noise_variance(self) -> float | None:
+        """Of X given the decoders' output, in squared units of X; None if it has none."""
+        return self._network.likelihood.noise_variance(self.state.scale)
+
     def codes(self, X: np.ndarray) -> np.ndarray:
         """Posterior means, component-major: (n, F) -> (n, K d)."""
 

@@ -14,6 +14,10 @@ from ._distributions import LIKELIHOODS
 # to 0 in float32, and both go through a logarithm.
 _FLOOR = 1e-6
 
+# Least share of a row's concentration, nearly. KL(Dir(a) || Dir(c)) has a pole at a_k = 0 that
+# otherwise throws training back: on CIFAR-10, K = 4, from 69 nats to a mean of 1,200 in one epoch.
+_LEAST_SHARE = 1e-3
+
 
 class Posterior(NamedTuple):
     """What the K encoders say of B rows: q(z_k | x) = N(mean, std^2) and q(w | x) = Dir(a)."""
@@ -49,6 +53,7 @@ class MixtureVAE(nn.Module):
         raw = self.encoder(x, generator).to(x.dtype)
         mean, raw_std, raw_concentration = raw.split((self.latent_dim, self.latent_dim, 1), dim=-1)
         concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
+        concentration = concentration + _LEAST_SHARE * concentration.sum(-1, keepdim=True)
         return Posterior(
             mean=mean,
             # On a CPU softplus is ten times slower on a view with gaps.

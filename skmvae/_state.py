@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ._distributions import LIKELIHOODS
 from ._network import MixtureVAE
@@ -47,10 +49,9 @@ class NetworkState:
                 )
         return replace(self, mean=previous.mean, scale=previous.scale)
 
-    def holding(self, network: MixtureVAE) -> NetworkState:
-        """This state with the parameters and buffers of ``network``, as arrays of their own."""
-        tensors = network.state_dict().items()
-        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors}
+    def holding(self, tensors: Mapping[str, Tensor]) -> NetworkState:
+        """This state with the ``state_dict`` of a network, as arrays of their own."""
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
         return replace(self, arrays=arrays)
 
 

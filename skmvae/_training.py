@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,8 @@ class TrainingResult(NamedTuple):
     interruption: KeyboardInterrupt | None
 
 
-class _Progress(NamedTuple):
-    """What is kept of the finished epochs.
+class Progress(NamedTuple):
+    """What is kept of the finished epochs: their records and the weights of the best one.
 
     Replaced as a whole when an epoch ends, so that an interruption finds the old or the new one.
     """
@@ -45,8 +46,10 @@ def train(
     held_out: np.ndarray,
     settings: TrainingSettings,
     seed: int,
+    begin_epoch: Callable[[], None] = lambda: None,
+    end_epoch: Callable[[Progress], bool] = lambda progress: False,
 ) -> TrainingResult:
-    """Train ``network`` in place on ``rows[training]``.
+    """Train ``network`` in place on ``rows[training]``, until ``end_epoch`` asks to stop.
 
     With rows held out, the weights of the epoch with the lowest loss on them are kept, and
     training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. With none,
@@ -56,9 +59,10 @@ def train(
     keep_freed_memory()
     trainer = Trainer(network, rows, settings, seed)
     shuffler = np.random.default_rng(seed)
-    progress, interruption = _Progress(), None
+    progress, interruption = Progress(), None
     try:
         for epoch in range(1, settings.max_iter + 1):
+            begin_epoch()
             start = time.perf_counter()
             terms = trainer.run_epoch(shuffler.permutation(training), f"epoch {epoch}")
             record = _record(terms, settings)
@@ -69,7 +73,8 @@ def train(
             progress = _advance(progress, network, record, settings.tol)
             if settings.verbose:
                 _report(progress.records, settings.max_iter)
-            if progress.stale_epochs >= settings.n_iter_no_change:
+            stop = end_epoch(progress)
+            if stop or progress.stale_epochs >= settings.n_iter_no_change:
                 break
     except KeyboardInterrupt as error:
         if progress.parameters is None:
@@ -86,7 +91,7 @@ def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, floa
     return {"loss": loss, **terms._asdict(), "learning_rate": settings.learning_rate}
 
 
-def _advance(progress: _Progress, network, record: dict[str, float], tol: float) -> _Progress:
+def _advance(progress: Progress, network, record: dict[str, float], tol: float) -> Progress:
     """The progress after one more epoch. Without held-out rows every epoch is the best so far."""
     records = (*progress.records, record)
     for name, tensor in network.state_dict().items():
@@ -97,8 +102,8 @@ def _advance(progress: _Progress, network, record: dict[str, float], tol: float)
             )
     loss = record.get("validation_loss")
     if loss is None:
-        return _Progress(records, _snapshot(network))
-    return _Progress(
+        return Progress(records, _snapshot(network))
+    return Progress(
         records,
         _snapshot(network) if loss < progress.best_loss else progress.parameters,
         min(loss, progress.best_loss),

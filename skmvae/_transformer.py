@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from ._callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
 from ._epoch import TrainingSettings
 from ._inference import Inference
 from ._runtime import (
@@ -56,7 +57,9 @@ _FITTED = (
 )
 
 
-class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class MVAETransformer(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Mixture of k variational autoencoders (M-VAE, Ye and Bors 2020).
 
     The k components are small variational autoencoders (VAEs), trained jointly. The encoder of
@@ -239,12 +242,15 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             params["architecture"] = MLP()
         return super().set_params(**params)
 
+    @with_callbacks
     def fit(self, X, y=None):
         """Train the mixture on X.
 
         If it fails, for whatever reason, an earlier fit stays as it was. If it is interrupted
         (Ctrl-C) after an epoch has ended, the estimator is fitted with the weights of the last
         finished epoch (of the best one, with ``early_stopping``) and KeyboardInterrupt is raised.
+        scikit-learn's callbacks (``set_callbacks``, from scikit-learn 1.9 on) see each epoch as a
+        task; if one asks to stop after an epoch, the fit ends there like any other.
 
         Parameters
         ----------
@@ -265,18 +271,18 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             If a term of the loss or a weight becomes NaN or infinite.
         """
         check_parameters(self, ESTIMATOR_RULES)
+        task = FitTask(self, X, y)
         # Everything is set on a twin, whose attributes then replace all of this object's at once.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        interruption = twin._fit(X)
+        interruption = twin._fit(check_rows(twin, X, reset=True), task)
         self.__dict__ = twin.__dict__
         if interruption is not None:
             raise interruption
         return self
 
-    def _fit(self, X) -> KeyboardInterrupt | None:
+    def _fit(self, X, task: FitTask) -> KeyboardInterrupt | None:
         device = resolve_device(self.device)
-        X = check_rows(self, X, reset=True)
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
         records = [] if previous is None else _as_records(self.history_)
         # A warm start has the split of the fit before but new draws and a new order of the rows.
@@ -289,6 +295,11 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         network = new_network(state, make_generator(network_seed, device), device)
         if previous is not None:
             network.load_state_dict(load_network(previous, device).state_dict())
+
+        def attributes(tensors, new_records) -> dict:
+            inference = Inference(state.holding(tensors), device)
+            return self.__dict__ | _fitted_attributes(inference, [*records, *new_records], X)
+
         result = train(
             network,
             ScaledRows(X, state.mean, state.scale, device),
@@ -296,14 +307,15 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             held_out=held_out,
             settings=self._settings(state, device),
             seed=training_seed,
+            begin_epoch=task.begin_epoch,
+            end_epoch=lambda kept: task.end_epoch(
+                lambda: attributes(kept.parameters, kept.records)
+            ),
         )
-        self._state = state.holding(network)
-        self.mean_, self.scale_ = state.mean, state.scale
-        self.noise_variance_ = network.likelihood.noise_variance(state.scale)
-        self.history_ = _as_history([*records, *result.records])
-        self.n_iter_ = len(records) + len(result.records)
-        inference = Inference(self._state, device)
-        self.weights_, late_interruption = finish(lambda: inference.mean_weights(X))
+        self.__dict__, late_interruption = finish(
+            lambda: attributes(network.state_dict(), result.records)
+        )
+        task.end(lambda: self.__dict__)
         return result.interruption or late_interruption
 
     def _untrained_state(self, X, previous: NetworkState | None) -> NetworkState:
@@ -529,6 +541,10 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def __getstate__(self):
+        """Everything but attached callbacks, which may hold queues and locks."""
+        return without_callbacks(super().__getstate__())
+
     def __setstate__(self, state):
         """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
         expected = set(self._get_param_names())
@@ -540,6 +556,20 @@ class MVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             check_state(state["_state"])
             _check_attributes(state)
         super().__setstate__(state)
+
+
+def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X) -> dict:
+    """What ``fit`` leaves behind of a trained network and the records of its epochs."""
+    state = inference.state
+    return {
+        "_state": state,
+        "mean_": state.mean,
+        "scale_": state.scale,
+        "noise_variance_": inference.noise_variance,
+        "history_": _as_history(records),
+        "n_iter_": len(records),
+        "weights_": inference.mean_weights(X),
+    }
 
 
 def _check_attributes(saved: dict) -> None:

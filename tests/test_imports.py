@@ -14,6 +14,7 @@ PACKAGE = Path(skmvae.__file__).parent
 EDGES = {
     "__init__": {"_epoch", "_transformer", "_version"},
     "_transformer": {
+        "_callbacks",
         "_epoch",
         "_inference",
         "_runtime",
@@ -22,6 +23,7 @@ EDGES = {
         "_validation",
         "architectures",
     },
+    "_callbacks": set(),
     "_inference": {"_network", "_objective", "_runtime", "_state"},
     "_training": {"_epoch", "_network", "_objective", "_runtime"},
     "_epoch": {"_batches", "_graphs", "_network", "_objective", "_runtime"},
@@ -45,6 +47,7 @@ EDGES = {
 
 # Below the shell everything is plain torch, testable on tensors alone.
 MAY_IMPORT_SKLEARN = {
+    "_callbacks",
     "_transformer",
     "_validation",
     "architectures",

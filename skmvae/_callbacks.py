@@ -1,0 +1,73 @@
+"""scikit-learn's fit callbacks: each epoch is a task, which they see begin and end.
+
+They are experimental there, and exist from scikit-learn 1.9 on. All that knows them is in this
+file, and with it the names that are not public: ``_init_callback_context``, which scikit-learn
+documents for authors of estimators, and the attributes in which it keeps what is attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["CallbackSupportMixin", "FitTask", "with_callbacks", "without_callbacks"]
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing can be attached."""
+
+    def with_callbacks(method):
+        """Leave the method as it is."""
+        return method
+
+
+_ATTACHED = frozenset(
+    {
+        "_skl_callbacks",
+        "_parent_callback_ctx",
+        "_callback_fit_ctx",
+        "_skl_callbacks_to_teardown",
+    }
+)
+
+
+def without_callbacks(attributes: dict) -> dict:
+    """The attributes of an estimator that may be saved or copied."""
+    return {name: value for name, value in attributes.items() if name not in _ATTACHED}
+
+
+class FitTask:
+    """One fit of an estimator, and its epochs, as callbacks see them."""
+
+    def __init__(self, estimator, X, y) -> None:
+        self._hooks = {"estimator": estimator, "X": X, "y": y}
+        self._context = None
+        if hasattr(estimator, "_init_callback_context"):
+            self._context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+            self._context.call_on_fit_task_begin(**self._hooks)
+
+    def begin_epoch(self) -> None:
+        """Tell of an epoch that begins."""
+        if self._context is not None:
+            self._epoch = self._context.subcontext(task_name="epoch")
+            self._epoch.call_on_fit_task_begin(**self._hooks)
+
+    def end_epoch(self, attributes: Callable[[], dict]) -> bool:
+        """Tell of an epoch that has ended; whether a callback asks to stop.
+
+        ``attributes`` gives those of the estimator if it stopped now; called only if it is needed.
+        """
+        if self._context is None:
+            return False
+        return self._epoch.call_on_fit_task_end(
+            **self._hooks, reconstruction_attributes=lambda: without_callbacks(attributes())
+        )
+
+    def end(self, attributes: Callable[[], dict]) -> None:
+        """Tell that the fit has ended."""
+        if self._context is not None:
+            self._context.call_on_fit_task_end(
+                **self._hooks, reconstruction_attributes=lambda: without_callbacks(attributes())
+            )

@@ -1,0 +1,175 @@
+"""scikit-learn's callbacks on fits: what they see, that they can stop, that they are not saved."""
+
+import copy
+import io
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skmvae import DivergenceError
+from skmvae._callbacks import without_callbacks
+
+callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.9 has callbacks")
+
+
+class Recorder:
+    """Writes down every hook; asks to stop after some epochs."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.events = []
+        self.fitted = []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
+        self.events.append(f"end {context.task_name}")
+        if context.task_name != "epoch":
+            return None
+        self.fitted.append(fitted_estimator)
+        return len(self.fitted) == self.stop_after
+
+
+class Propagated(Recorder):
+    max_propagation_depth = None
+
+
+def test_epochs_are_tasks(make_small, digits):
+    recorder = Recorder()
+    make_small(max_iter=2).set_callbacks(recorder).fit(digits[0])
+    epoch = ["begin epoch", "end epoch"]
+    assert recorder.events == ["setup", "begin fit", *epoch, *epoch, "end fit", "teardown"]
+
+
+def test_the_fitted_estimator_is_the_fit_as_if_it_stopped_there(make_small, digits):
+    recorder = Recorder()
+    mvae = make_small(max_iter=3).set_callbacks(recorder).fit(digits[0])
+    for n_epochs, seen in enumerate(recorder.fitted, 1):
+        alone = make_small(max_iter=n_epochs).fit(digits[0])
+        assert seen is not mvae
+        assert seen.n_iter_ == n_epochs
+        assert_array_equal(seen.transform(digits[0]), alone.transform(digits[0]))
+        assert_array_equal(seen.weights_, alone.weights_)
+    assert_array_equal(mvae.transform(digits[0]), recorder.fitted[-1].transform(digits[0]))
+
+
+def test_a_stop_request_ends_the_fit_cleanly(make_small, digits):
+    recorder = Recorder(stop_after=2)
+    mvae = make_small(max_iter=50).set_callbacks(recorder).fit(digits[0])
+    assert mvae.n_iter_ == 2
+    assert len(mvae.history_["loss"]) == 2
+    assert recorder.events[-2:] == ["end fit", "teardown"]
+    assert_array_equal(
+        mvae.transform(digits[0]), make_small(max_iter=2).fit(digits[0]).transform(digits[0])
+    )
+
+
+def test_a_stop_request_keeps_the_best_weights(make_small, digits):
+    params = {"max_iter": 8, "early_stopping": True, "learning_rate": 0.03, "n_iter_no_change": 50}
+    recorder = Recorder(stop_after=2)
+    mvae = make_small(**params).set_callbacks(recorder).fit(digits[0])
+    first, second = mvae.history_["validation_loss"]
+    assert first < second  # or the test shows nothing
+    expected = recorder.fitted[0].transform(digits[0])
+    assert_array_equal(recorder.fitted[1].transform(digits[0]), expected)
+    assert_array_equal(mvae.transform(digits[0]), expected)
+
+
+def test_callbacks_do_not_change_the_result(make_small, digits):
+    with_one = make_small().set_callbacks(Recorder()).fit(digits[0])
+    assert_array_equal(
+        with_one.transform(digits[0]), make_small().fit(digits[0]).transform(digits[0])
+    )
+
+
+def test_an_error_tears_down_and_leaves_the_earlier_fit(make_small, digits):
+    recorder = Recorder()
+    mvae = make_small().fit(digits[0]).set_callbacks(recorder)
+    before = mvae.transform(digits[0])
+    with pytest.raises(DivergenceError):
+        mvae.set_params(learning_rate=1e38).fit(digits[0])
+    assert recorder.events[-1] == "teardown"
+    assert_array_equal(mvae.transform(digits[0]), before)
+    with pytest.raises(ValueError, match="NaN"):
+        mvae.fit(np.full((9, 2), np.nan))
+    assert recorder.events[-1] == "teardown"
+    assert not {name for name in vars(mvae) if "callback" in name} - {"_skl_callbacks"}
+
+
+def test_an_error_in_a_callback_leaves_the_earlier_fit(make_small, digits):
+    class Broken(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            raise RuntimeError("broken")
+
+    mvae = make_small().fit(digits[0])
+    before = mvae.transform(digits[0])
+    with pytest.raises(RuntimeError, match="broken"):
+        mvae.set_callbacks(Broken()).fit(digits[0])
+    assert_array_equal(mvae.transform(digits[0]), before)
+
+
+def test_callbacks_are_not_saved(make_small, digits, tmp_path):
+    class Unpicklable(Recorder):
+        def __reduce__(self):
+            raise TypeError("not to be saved")
+
+    mvae = make_small().set_callbacks(Unpicklable()).fit(digits[0])
+    joblib.dump(mvae, tmp_path / "mvae.joblib")
+    for again in (
+        joblib.load(tmp_path / "mvae.joblib"),
+        pickle.loads(pickle.dumps(mvae)),
+        copy.deepcopy(mvae),
+    ):
+        assert without_callbacks(vars(again)).keys() == vars(again).keys()
+        assert_array_equal(again.transform(digits[0]), mvae.transform(digits[0]))
+    assert clone(mvae)._skl_callbacks == mvae._skl_callbacks  # as scikit-learn has it
+
+
+def test_callbacks_of_a_search_reach_the_epochs(make_small, digits):
+    recorder = Propagated()
+    pipe = Pipeline([("scale", StandardScaler()), ("mvae", make_small())])
+    search = GridSearchCV(pipe, {"mvae__k": [1, 2]}, cv=2)
+    search.set_callbacks(recorder)
+    search.fit(digits[0])
+    assert recorder.events.count("begin epoch") == (2 * 2 + 1) * 2
+    assert recorder.events.count("end epoch") == (2 * 2 + 1) * 2
+    assert recorder.events.count("teardown") == 1
+    assert "_skl_callbacks" not in vars(search.best_estimator_[-1])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_progress_bar_shows_the_epochs(make_small, digits, nested, monkeypatch):
+    rich_progress = pytest.importorskip("rich.progress")
+    from rich.console import Console
+
+    shown = io.StringIO()
+    console = Console(file=shown, width=160, force_terminal=True)
+    monkeypatch.setattr(rich_progress, "get_console", lambda: console)
+    mvae = make_small(max_iter=4)
+    estimator = Pipeline([("mvae", mvae)]) if nested else mvae
+    estimator.set_callbacks(callback.ProgressBar()).fit(digits[0])
+    assert "MVAETransformer - fit" in shown.getvalue()
+    assert "100%" in shown.getvalue()
+
+
+def test_a_monitor_scores_each_epoch(make_small, digits):
+    monitor = callback.ScoringMonitor(scoring={"bound": lambda mvae, X, y: mvae.score(X)})
+    mvae = make_small(max_iter=3).set_callbacks(monitor).fit(*digits)
+    (log,) = monitor.get_logs(select="all")
+    scores = [row["bound"] for row in log.data if row["task_name"] == "epoch"]
+    assert len(scores) == 3
+    assert scores[-1] == mvae.score(digits[0])
