@@ -13,11 +13,6 @@ small as this one PCA is hard to beat; the table shows what was measured, whoeve
 
 import time
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -27,6 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
 from skmvae import MVAETransformer
+from skmvae.plotting import ReconstructionDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
@@ -67,18 +63,6 @@ mvae = features["M-VAE, 4 x 10"]
 print("\nmean mixing weights:", np.round(mvae.weights_, 3))
 
 shown = [np.flatnonzero(y_test == digit)[0] for digit in range(10)]
-pictures = {"original": X_test[shown], "mixture": mvae.reconstruct(X_test[shown])}
-for i in range(K):
-    title = f"component {i}\nweight {mvae.weights_[i]:.2f}"
-    pictures[title] = mvae.reconstruct(X_test[shown], component=i)
-
-figure, axes = plt.subplots(len(pictures), 10, figsize=(9, 5.6))
-for row, (title, images) in zip(axes, pictures.items(), strict=True):
-    for ax, image in zip(row, images, strict=True):
-        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
-        ax.set(xticks=[], yticks=[])
-    row[0].set_ylabel(title, rotation=0, ha="right", va="center", labelpad=8)
-figure.suptitle("Test digits, and how the mixture and each component alone reconstruct them")
-figure.tight_layout()
-figure.savefig("digits_pipeline.png", dpi=120)
+display = ReconstructionDisplay.from_estimator(mvae, X_test[shown], image_shape=(8, 8))
+display.figure_.savefig("digits_pipeline.png", dpi=120)
 print("picture saved as digits_pipeline.png")

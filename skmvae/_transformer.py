@@ -149,7 +149,7 @@ class MVAETransformer(
         ``validation_loss`` with early stopping, and ``seconds``.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names of X, if they were all strings.
 
     See Also
@@ -160,7 +160,7 @@ class MVAETransformer(
     References
     ----------
     F. Ye and A. G. Bors, "Mixtures of Variational Autoencoders", IPTA 2020,
-    :doi:`10.1109/IPTA50016.2020.9286619`.
+    https://doi.org/10.1109/IPTA50016.2020.9286619
 
     Examples
     --------
@@ -176,6 +176,12 @@ class MVAETransformer(
     >>> pipe.predict(X[1000:]).shape
     (797,)
     """
+
+    # Where the question mark of the HTML representation leads.
+    _doc_link_module = "skmvae"
+    _doc_link_template = (
+        "https://skmvae.readthedocs.io/en/latest/generated/{estimator_module}.{estimator_name}.html"
+    )
 
     _state: NetworkState
     history_: dict[str, list[float]]

@@ -12,7 +12,7 @@ import skmvae
 PACKAGE = Path(skmvae.__file__).parent
 
 EDGES = {
-    "__init__": {"_epoch", "_transformer", "_version"},
+    "__init__": {"_epoch", "_show_versions", "_transformer", "_version"},
     "_transformer": {
         "_callbacks",
         "_epoch",
@@ -41,6 +41,7 @@ EDGES = {
     "_dhsic": set(),
     "_layers": set(),
     "_runtime": set(),
+    "_show_versions": {"_version"},
     "_validation": set(),
     "_version": set(),
 }

@@ -1,0 +1,61 @@
+"""
+What each component learns
+==========================
+
+The displays of :mod:`skmvae.plotting` on scikit-learn's 8 x 8 digits: how training went, which
+component is used for what, and what each makes of the images.
+"""
+
+from matplotlib import pyplot as plt
+from sklearn.datasets import load_digits
+
+from skmvae import MVAETransformer
+from skmvae.metrics import effective_components
+from skmvae.plotting import (
+    ComponentUsageDisplay,
+    LatentSpaceDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+    SampleDisplay,
+)
+
+X, y = load_digits(return_X_y=True)
+mvae = MVAETransformer(k=4, latent_dim=8, objective="elbo", max_iter=60, random_state=0).fit(X)
+
+# %%
+# Training
+# --------
+# Every term of the objective, in nats a row, is in ``history_``.
+
+LossCurveDisplay.from_estimator(mvae)
+plt.show()
+
+# %%
+# Who does the work
+# -----------------
+# With ``objective="elbo"`` the components share the rows; with the default, "melbo", one of
+# them often takes most of the weight.
+
+ComponentUsageDisplay.from_estimator(mvae, X, y)
+plt.show()
+print(f"effective number of components: {effective_components(mvae.weights_):.2f} of {mvae.k}")
+
+# %%
+# Codes
+# -----
+# The two dimensions of each component's code that vary most.
+
+LatentSpaceDisplay.from_estimator(mvae, X, y)
+plt.show()
+
+# %%
+# Reconstructions and samples
+# ---------------------------
+
+ReconstructionDisplay.from_estimator(mvae, X[:10], image_shape=(8, 8))
+plt.show()
+
+# %%
+
+SampleDisplay.from_estimator(mvae, image_shape=(8, 8), n_samples=20, random_state=0)
+plt.show()

@@ -1,0 +1,48 @@
+"""
+Saving and loading
+==================
+
+A fitted estimator holds NumPy arrays and plain values. joblib is quick and runs code on loading, so
+load only files that you trust; skops runs none.
+"""
+
+import tempfile
+from pathlib import Path
+
+import joblib
+import numpy as np
+import skops.io
+from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+import skmvae
+from skmvae import MVAETransformer
+
+X, y = load_digits(return_X_y=True)
+mvae = MVAETransformer(k=2, latent_dim=8, max_iter=10, random_state=0)
+pipe = make_pipeline(mvae, LinearSVC(random_state=0)).fit(X, y)
+folder = Path(tempfile.mkdtemp())
+
+# %%
+# joblib
+# ------
+
+joblib.dump(pipe, folder / "model.joblib")
+again = joblib.load(folder / "model.joblib")
+print(np.array_equal(again.predict(X), pipe.predict(X)))
+
+# %%
+# skops
+# -----
+# ``SKOPS_TRUSTED`` names the types of this package. skops refuses a file with any others.
+
+skops.io.dump(pipe, folder / "model.skops")
+again = skops.io.load(folder / "model.skops", trusted=skmvae.SKOPS_TRUSTED)
+print(np.array_equal(again[0].transform(X), pipe[0].transform(X)))
+
+# %%
+# A file is about as large as the weights.
+
+for path in sorted(folder.iterdir()):
+    print(f"{path.name:14} {path.stat().st_size / 2**20:6.2f} MiB")
