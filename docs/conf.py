@@ -1,4 +1,4 @@
-"""Sphinx: ``make -C docs html``."""
+"""Settings of the documentation site (Sphinx)."""
 
 import os
 import sys
@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx-mathjax-offline",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
@@ -46,6 +47,23 @@ html_title = "skmvae"
 html_static_path = ["_static"]
 html_css_files = ["skmvae.css"]
 html_show_sourcelink = False
+# Only the API reference and the gallery have pages below them.
+html_sidebars = {
+    name: []
+    for name in (
+        "index",
+        "installation",
+        "start",
+        "user_guide",
+        "troubleshooting",
+        "how_it_works",
+        "paper",
+        "benchmarks",
+        "changelog",
+        "contributing",
+    )
+}
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
