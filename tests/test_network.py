@@ -16,6 +16,16 @@ def test_shapes():
     assert mix(network.component_means(posterior.mean), posterior.concentration).shape == (7, 5)
 
 
+def test_no_concentration_comes_near_zero():
+    """KL(Dir(a) || Dir(c)) has a pole there; the least share is 1e-3 / (1 + 1e-3 K)."""
+    network = make_network()
+    with torch.no_grad():
+        network.encoder.layers[-1].bias[..., -1] = torch.tensor([[-1e4], [0.0], [1e4]])
+    concentration = network.encode(random(7, 5)).concentration
+    assert concentration.min().item() == pytest.approx(1e-3 / 1.003, rel=1e-6)
+    torch.testing.assert_close(concentration.sum(1), torch.ones(7, dtype=torch.float64))
+
+
 def test_concentrations_sum_to_one():
     concentration = make_network().encode(random(7, 5)).concentration
     torch.testing.assert_close(concentration.sum(1), torch.ones(7, dtype=torch.float64))
