@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -44,6 +46,8 @@ SKOPS_TRUSTED = [
     "skmvae.architectures.Conv",
     "skmvae.architectures.MLP",
 ]
+
+RandomState: TypeAlias = int | np.random.RandomState | None
 
 _FITTED = (
     "_state",
@@ -184,32 +188,39 @@ class MVAETransformer(
     )
 
     _state: NetworkState
+    weights_: np.ndarray
+    mean_: np.ndarray
+    scale_: float
+    noise_variance_: float | None
+    n_iter_: int
     history_: dict[str, list[float]]
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,
-        k=4,
-        latent_dim=20,
+        k: int = 4,
+        latent_dim: int = 20,
         *,
-        beta=1.0,
-        kl_weight=1.0,
-        objective="melbo",
-        likelihood="gaussian",
-        weight_concentration_prior=None,
-        architecture=None,
-        max_iter=100,
-        batch_size=128,
-        learning_rate=1e-3,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        precision="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
-    ):
+        beta: float = 1.0,
+        kl_weight: float = 1.0,
+        objective: str = "melbo",
+        likelihood: str = "gaussian",
+        weight_concentration_prior: float | None = None,
+        architecture: Any = None,
+        max_iter: int = 100,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        precision: str = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
+    ) -> None:
         self.k = k
         self.latent_dim = latent_dim
         self.beta = beta
@@ -231,7 +242,7 @@ class MVAETransformer(
         self.random_state = random_state
         self.verbose = verbose
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``architecture__...`` sets those of the architecture.
 
         Parameters
@@ -249,7 +260,7 @@ class MVAETransformer(
         return super().set_params(**params)
 
     @with_callbacks
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train the mixture on X.
 
         If it fails, for whatever reason, an earlier fit stays as it was. If it is interrupted
@@ -375,7 +386,7 @@ class MVAETransformer(
             verbose=self.verbose,
         )
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> Any:  # a data frame after set_output
         """Posterior means of the codes of all components.
 
         Parameters
@@ -397,7 +408,7 @@ class MVAETransformer(
         """
         return self._inference().codes(check_rows(self, X, reset=False))
 
-    def mixing_weights(self, X):
+    def mixing_weights(self, X: ArrayLike) -> np.ndarray:
         """Expected mixing weights E[w | x] (equation 2).
 
         Parameters
@@ -411,7 +422,7 @@ class MVAETransformer(
         """
         return self._inference().mixing_weights(check_rows(self, X, reset=False))
 
-    def reconstruct(self, X, component=None):
+    def reconstruct(self, X: ArrayLike, component: int | None = None) -> np.ndarray:
         """Encode and decode: the mixture's reconstruction, or that of one component alone.
 
         Parameters
@@ -430,7 +441,7 @@ class MVAETransformer(
         check_value("component", component, optional(index_below(inference.state.k)))
         return inference.reconstruct(check_rows(self, X, reset=False), component)
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, Z: ArrayLike) -> np.ndarray:
         """Decode codes to rows.
 
         The mixing weights are not among the codes. Each component decodes its own code, each
@@ -456,7 +467,7 @@ class MVAETransformer(
         k, latent_dim = inference.state.k, inference.state.latent_dim
         return inference.decode(check_codes(self, Z, k=k, latent_dim=latent_dim))
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> np.ndarray:
         """Draw new rows from the generative process.
 
         w ~ Dir(c, ..., c) and z_i ~ N(0, I), and the row is sum_i w_i y_i (equations 2 to 5): its
@@ -488,7 +499,7 @@ class MVAETransformer(
         check_value("random_state", random_state, ESTIMATOR_RULES["random_state"])
         return inference.generate(n_samples, np.random.default_rng(draw_seed(random_state)))
 
-    def score_samples(self, X, n_draws=16):
+    def score_samples(self, X: ArrayLike, n_draws: int = 16) -> np.ndarray:
         """Lower bound of log p(x) of each row, comparable over all parameters.
 
         The importance-weighted bound (Burda et al. 2016) of the mixture's log density, in nats
@@ -515,7 +526,7 @@ class MVAETransformer(
             check_unit_interval(X)
         return inference.log_likelihood_bound(X, n_draws)
 
-    def score(self, X, y=None):
+    def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean of ``score_samples(X)``: higher is better, whatever ``beta`` and ``k``.
 
         Parameters

@@ -40,7 +40,7 @@ A linear architecture, which makes the model a mixture of probabilistic PCAs:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -87,7 +87,13 @@ class MLP(BaseEstimator):
     MLP(hidden_layer_sizes=(64,))
     """
 
-    def __init__(self, hidden_layer_sizes=(500, 500), *, activation="relu", dropout=0.0):
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (500, 500),
+        *,
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
@@ -171,14 +177,14 @@ class Conv(BaseEstimator):
 
     def __init__(
         self,
-        image_shape,
-        channels=(32, 64, 64, 128, 128),
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64, 64, 128, 128),
         *,
-        kernel_size=3,
-        strides=(2, 1, 2, 1, 1),
-        batch_norm=True,
-        negative_slope=0.2,
-    ):
+        kernel_size: int = 3,
+        strides: Sequence[int] = (2, 1, 2, 1, 1),
+        batch_norm: bool = True,
+        negative_slope: float = 0.2,
+    ) -> None:
         self.image_shape = image_shape
         self.channels = channels
         self.kernel_size = kernel_size

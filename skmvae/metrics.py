@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 from scipy.stats import entropy
 from sklearn.utils import check_array
@@ -22,7 +23,7 @@ _BLOCK_ROWS = 256
 
 
 @no_gradients()
-def dhsic_score(Z, k, *, gamma=None):
+def dhsic_score(Z: ArrayLike, k: int, *, gamma: float | None = None) -> float:
     """Dependence between the codes of k components: dHSIC (equation 13 of the paper).
 
     The V-statistic of Pfister et al. (2018) with Gaussian kernels exp(-gamma ||z - z'||^2). It is 0
@@ -65,19 +66,19 @@ def dhsic_score(Z, k, *, gamma=None):
     """
     check_value("k", k, at_least(1))
     check_value("gamma", gamma, optional(in_interval(0.0, np.inf, closed="neither")))
-    Z = check_array(Z, dtype=np.float64, input_name="Z", ensure_min_samples=2 * k)
-    if Z.shape[1] % k:
-        raise ValueError(f"Z has {Z.shape[1]} columns, which k={k} does not divide.")
+    codes = check_array(Z, dtype=np.float64, input_name="Z", ensure_min_samples=2 * k)
+    if codes.shape[1] % k:
+        raise ValueError(f"Z has {codes.shape[1]} columns, which k={k} does not divide.")
     if k == 1:
         return 0.0
-    z = torch.tensor(Z).unflatten(1, (k, -1)).transpose(0, 1)
-    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(Z), _BLOCK_ROWS)]
+    z = torch.tensor(codes).unflatten(1, (k, -1)).transpose(0, 1)
+    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(codes), _BLOCK_ROWS)]
     statistics = [row_statistics(log_rbf_gram(z, gamma, rows=rows)) for rows in blocks]
     joint_means, row_means = (torch.cat(parts, dim=-1) for parts in zip(*statistics, strict=True))
     return float(dhsic_of_rows(joint_means, row_means))
 
 
-def reconstruction_error(X, reconstruction, *, kind="sum"):
+def reconstruction_error(X: ArrayLike, reconstruction: ArrayLike, *, kind: str = "sum") -> float:
     """Squared error of reconstructions, in one of the three ways that the literature uses.
 
     Parameters
@@ -109,21 +110,19 @@ def reconstruction_error(X, reconstruction, *, kind="sum"):
     [1.0, 0.5, 1.0]
     """
     check_value("kind", kind, one_of(("sum", "mean", "root_sum")))
-    X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-    reconstruction = check_array(
-        reconstruction, dtype=[np.float64, np.float32], input_name="reconstruction"
-    )
-    if X.shape != reconstruction.shape:
+    x = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    y = check_array(reconstruction, dtype=[np.float64, np.float32], input_name="reconstruction")
+    if x.shape != y.shape:
         raise ValueError(
-            f"X has the shape {X.shape} and reconstruction {reconstruction.shape}; they must agree."
+            f"X has the shape {x.shape} and reconstruction {y.shape}; they must agree."
         )
-    total = float(np.square(X - reconstruction, dtype=np.float64).sum(axis=1).mean())
+    total = float(np.square(x - y, dtype=np.float64).sum(axis=1).mean())
     if kind == "mean":
-        return total / X.shape[1]
+        return total / x.shape[1]
     return total**0.5 if kind == "root_sum" else total
 
 
-def inception_score(probabilities, *, splits=10):
+def inception_score(probabilities: ArrayLike, *, splits: int = 10) -> tuple[float, float]:
     """Diversity and decidedness of samples, as a classifier sees them (equation 15 of the paper).
 
     exp of the mean over samples of KL(p(y | x) || p(y)), p(y) being the mean of p(y | x) over a
@@ -177,7 +176,7 @@ def inception_score(probabilities, *, splits=10):
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def effective_components(weights):
+def effective_components(weights: ArrayLike) -> float:
     """How many components share the work: exp of the entropy of mixing weights.
 
     Parameters
@@ -203,9 +202,7 @@ def effective_components(weights):
     >>> effective_components([1.0, 0.0, 0.0, 0.0])
     1.0
     """
-    weights = check_array(weights, ensure_2d=False, dtype=np.float64, input_name="weights")
-    if weights.ndim != 1 or (weights < 0.0).any() or weights.sum() == 0.0:
-        raise ValueError(
-            f"weights must be one number >= 0 a component, not all zero; got {weights!r}."
-        )
-    return float(np.exp(entropy(weights)))
+    w = check_array(weights, ensure_2d=False, dtype=np.float64, input_name="weights")
+    if w.ndim != 1 or (w < 0.0).any() or w.sum() == 0.0:
+        raise ValueError(f"weights must be one number >= 0 a component, not all zero; got {w!r}.")
+    return float(np.exp(entropy(w)))

@@ -6,11 +6,16 @@ draws, ``plot`` draws. Needs matplotlib, which ``pip install 'skmvae[plot]'`` br
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from ._transformer import MVAETransformer, RandomState
 from ._validation import at_least, check_value
 
 try:
@@ -67,11 +72,11 @@ class LossCurveDisplay:
     5
     """
 
-    def __init__(self, history):
+    def __init__(self, history: dict[str, list[float]]) -> None:
         self.history = history
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator: MVAETransformer, *, ax: Any = None) -> Self:
         """Draw the history of a fitted estimator.
 
         Parameters
@@ -88,7 +93,7 @@ class LossCurveDisplay:
         check_is_fitted(estimator)
         return cls(estimator.history_).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -153,13 +158,20 @@ class LatentSpaceDisplay:
     (3,)
     """
 
-    def __init__(self, codes, weights, y=None):
+    def __init__(self, codes: np.ndarray, weights: np.ndarray, y: np.ndarray | None = None) -> None:
         self.codes = codes
         self.weights = weights
         self.y = y
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, ax=None):
+    def from_estimator(
+        cls,
+        estimator: MVAETransformer,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        ax: Any = None,
+    ) -> Self:
         """Encode X and draw.
 
         Parameters
@@ -183,7 +195,7 @@ class LatentSpaceDisplay:
         y = None if y is None else np.asarray(y)
         return cls(by_component, estimator.weights_, y).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -243,7 +255,14 @@ class ReconstructionDisplay:
     (4, 5)
     """
 
-    def __init__(self, original, mixture, components, weights, image_shape=None):
+    def __init__(
+        self,
+        original: np.ndarray,
+        mixture: np.ndarray,
+        components: np.ndarray,
+        weights: np.ndarray,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
         self.original = original
         self.mixture = mixture
         self.components = components
@@ -251,7 +270,14 @@ class ReconstructionDisplay:
         self.image_shape = image_shape
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, image_shape=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: MVAETransformer,
+        X: ArrayLike,
+        *,
+        image_shape: Sequence[int] | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Reconstruct the rows X and draw.
 
         Parameters
@@ -278,7 +304,7 @@ class ReconstructionDisplay:
             image_shape,
         ).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -350,12 +376,19 @@ class ComponentUsageDisplay:
     (4, 3)
     """
 
-    def __init__(self, usage, groups):
+    def __init__(self, usage: np.ndarray, groups: Sequence[str]) -> None:
         self.usage = usage
         self.groups = groups
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, ax=None):
+    def from_estimator(
+        cls,
+        estimator: MVAETransformer,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        ax: Any = None,
+    ) -> Self:
         """Average the mixing weights of X and draw.
 
         Parameters
@@ -382,7 +415,7 @@ class ComponentUsageDisplay:
                 groups.append(str(label))
         return cls(np.stack(usage), groups).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw.
 
         Parameters
@@ -434,12 +467,20 @@ class SampleDisplay:
     (2, 10)
     """
 
-    def __init__(self, samples, image_shape):
+    def __init__(self, samples: np.ndarray, image_shape: Sequence[int]) -> None:
         self.samples = samples
         self.image_shape = image_shape
 
     @classmethod
-    def from_estimator(cls, estimator, *, image_shape, n_samples=20, random_state=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: MVAETransformer,
+        *,
+        image_shape: Sequence[int],
+        n_samples: int = 20,
+        random_state: RandomState = None,
+        ax: Any = None,
+    ) -> Self:
         """Sample and draw.
 
         Parameters
@@ -462,7 +503,7 @@ class SampleDisplay:
         check_value("n_samples", n_samples, at_least(1))
         return cls(estimator.sample(n_samples, random_state), image_shape).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw.
 
         Parameters

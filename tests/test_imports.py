@@ -36,7 +36,7 @@ EDGES = {
     "_convolution": {"_layers"},
     "datasets": set(),
     "metrics": {"_dhsic", "_runtime", "_validation"},
-    "plotting": {"_validation"},
+    "plotting": {"_transformer", "_validation"},
     "_distributions": set(),
     "_dhsic": set(),
     "_layers": set(),

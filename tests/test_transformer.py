@@ -455,3 +455,8 @@ def test_any_finite_data_of_any_shape(data):
     assert Z.dtype == (np.float32 if dtype == np.float32 else np.float64)
     for result in (Z, mvae.inverse_transform(Z), mvae.reconstruct(X), mvae.score_samples(X)):
         assert np.isfinite(result).all()
+
+
+def test_the_html_representation_links_to_the_reference():
+    page = "https://skmvae.readthedocs.io/en/latest/generated/skmvae.MVAETransformer.html"
+    assert page in MVAETransformer()._repr_html_()
