@@ -57,5 +57,6 @@ for name, values in accuracies.items():
     ax.errorbar(n_labels, values.mean(1), values.std(1), marker="o", capsize=3, label=name)
 ax.set(xscale="log", xlabel="labelled rows", ylabel="accuracy", title="linear SVM")
 ax.set_xticks(n_labels, [str(n) for n in n_labels])
+ax.minorticks_off()
 ax.legend()
 plt.show()

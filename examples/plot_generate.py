@@ -25,13 +25,14 @@ generated = mvae.inverse_transform(codes)
 
 # %%
 
-figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.4), layout="constrained")
-for ax, samples, title in (
-    (top, mvae.sample(20, random_state=0), "codes from the prior"),
-    (bottom, generated, "codes from a Gaussian mixture of the codes"),
-):
-    display = SampleDisplay(samples, (8, 8)).plot(ax=ax)
-    display.axes_[0, 0].set_title(title, loc="left")
+SampleDisplay(mvae.sample(20, random_state=0), (8, 8)).plot().figure_.suptitle(
+    "codes from the prior"
+)
+plt.show()
+
+# %%
+
+SampleDisplay(generated, (8, 8)).plot().figure_.suptitle("codes from the Gaussian mixture")
 plt.show()
 
 # %%

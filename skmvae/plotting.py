@@ -519,11 +519,12 @@ class SampleDisplay:
         shape = (-(-len(self.samples) // n_columns), n_columns)
         self.figure_, self.axes_ = _panels(shape, ax, (0.9, 0.9))
         limits = self.samples.min(), self.samples.max()
-        for ax in self.axes_.flat[len(self.samples) :]:
-            ax.axis("off")
-        for ax, image in zip(self.axes_.flat, self.samples, strict=False):
-            _show(ax, image, self.image_shape, limits)
-        self.axes_[0, 0].set_title("samples", loc="left")
+        for panel in self.axes_.flat[len(self.samples) :]:
+            panel.axis("off")
+        for panel, image in zip(self.axes_.flat, self.samples, strict=False):
+            _show(panel, image, self.image_shape, limits)
+        if ax is None:
+            self.figure_.suptitle("samples")
         return self
 
 

@@ -1,0 +1,42 @@
+"""What the pages say of the code is in the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import skmvae
+
+ROOT = Path(__file__).parents[1]
+SOURCES = "\n".join(path.read_text() for path in Path(skmvae.__file__).parent.glob("*.py"))
+# Messages as they read: literals joined, values left out.
+MESSAGES = re.sub(r'"\s*\n\s*f?"', "", SOURCES)
+MESSAGES = re.sub(r"\{[^{}]*\}", "...", MESSAGES)
+OF_SCIKIT_LEARN = {"Input X contains NaN."}
+
+
+def keys():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    return re.findall(r"^`(.+)`$", page, flags=re.MULTILINE)
+
+
+def test_the_page_has_keys():
+    assert len(keys()) > 12
+
+
+@pytest.mark.parametrize("key", keys())
+def test_troubleshooting_is_keyed_by_texts_that_exist(key):
+    if key in OF_SCIKIT_LEARN:
+        return
+    # Between the values that a message fills in.
+    for words in re.split(r"\.\.\.|'cuda'|\b0\b|\bX\b|\bZ\b", key):
+        assert words.strip() in MESSAGES, words
+
+
+def test_every_public_name_is_in_the_reference():
+    from skmvae import architectures, datasets, metrics, plotting
+
+    reference = (ROOT / "docs" / "api.rst").read_text()
+    for module in (skmvae, architectures, datasets, metrics, plotting):
+        for name in module.__all__:
+            assert name == "__version__" or name in reference, f"{module.__name__}.{name}"
