@@ -40,3 +40,21 @@ def test_every_public_name_is_in_the_reference():
     for module in (skmvae, architectures, datasets, metrics, plotting):
         for name in module.__all__:
             assert name == "__version__" or name in reference, f"{module.__name__}.{name}"
+
+
+@pytest.mark.may_use_numpy_random  # LinearSVC() draws from it
+def test_the_five_minutes_run(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    page = (ROOT / "docs" / "start.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    pyplot.close("all")
+    assert (tmp_path / "model.joblib").exists()
+    assert names["pipe"].score(names["X_test"], names["y_test"]) > 0.9
+    assert names["codes"].shape == (450, 40)
+    assert names["rows"].shape == (450, 64)
+    assert names["new"].shape == (10, 64)
