@@ -137,7 +137,7 @@ class LatentSpaceDisplay:
     ----------
     codes : ndarray of shape (k, n_samples, latent_dim)
         Codes by component.
-    weights : ndarray of shape (k,)
+    weights : ndarray of shape (k,), default=None
         Mean mixing weights, for the titles.
     y : ndarray of shape (n_samples,), default=None
         Classes or numbers to colour by.
@@ -158,7 +158,9 @@ class LatentSpaceDisplay:
     (3,)
     """
 
-    def __init__(self, codes: np.ndarray, weights: np.ndarray, y: np.ndarray | None = None) -> None:
+    def __init__(
+        self, codes: np.ndarray, weights: np.ndarray | None = None, y: np.ndarray | None = None
+    ) -> None:
         self.codes = codes
         self.weights = weights
         self.y = y
@@ -189,11 +191,40 @@ class LatentSpaceDisplay:
         -------
         display : LatentSpaceDisplay
         """
-        codes = np.asarray(estimator.transform(X))
+        return cls._of(estimator.transform(X), y, estimator.k, estimator.weights_).plot(ax=ax)
+
+    @classmethod
+    def from_codes(
+        cls, Z: ArrayLike, y: ArrayLike | None = None, *, k: int, ax: Any = None
+    ) -> Self:
+        """Draw codes that are at hand.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, k * latent_dim)
+            Codes as ``transform`` returns them.
+        y : array-like of shape (n_samples,), default=None
+            Classes or numbers to colour by.
+        k : int
+            Number of components.
+        ax : Axes or array of Axes, default=None
+            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
+
+        Returns
+        -------
+        display : LatentSpaceDisplay
+        """
+        check_value("k", k, at_least(1))
+        return cls._of(Z, y, k).plot(ax=ax)
+
+    @classmethod
+    def _of(cls, Z, y, k, weights=None):
+        codes = np.asarray(Z)
         check_consistent_length(codes, y)
-        by_component = codes.reshape(len(codes), estimator.k, -1).transpose(1, 0, 2)
-        y = None if y is None else np.asarray(y)
-        return cls(by_component, estimator.weights_, y).plot(ax=ax)
+        if codes.ndim != 2 or codes.shape[1] % k:
+            raise ValueError(f"Z has shape {codes.shape}, but k={k} needs k * latent_dim columns.")
+        by_component = codes.reshape(len(codes), k, -1).transpose(1, 0, 2)
+        return cls(by_component, weights, None if y is None else np.asarray(y))
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw.
@@ -210,7 +241,9 @@ class LatentSpaceDisplay:
         self.figure_, grid = _panels((1, len(self.codes)), ax, (3.0, 3.2))
         self.axes_ = grid[0]
         for i, (ax, codes) in enumerate(zip(self.axes_, self.codes, strict=True)):
-            title = f"component {i}, weight {self.weights[i]:.2f}"
+            title = f"component {i}"
+            if self.weights is not None:
+                title += f", weight {self.weights[i]:.2f}"
             if codes.shape[1] == 1:
                 columns, ax_label = (codes[:, 0], np.zeros(len(codes))), ("z0", "")
             else:
@@ -323,6 +356,7 @@ class ReconstructionDisplay:
         return self
 
     def _plot_images(self, ax):
+        _check_image_shape(self.image_shape, self.original.shape[1])
         rows = {"original": self.original, "mixture": self.mixture}
         mean_weights = self.weights.mean(axis=0)
         for i, images in enumerate(self.components):
@@ -405,7 +439,28 @@ class ComponentUsageDisplay:
         -------
         display : ComponentUsageDisplay
         """
-        weights = estimator.mixing_weights(X)
+        return cls.from_weights(estimator.mixing_weights(X), y, ax=ax)
+
+    @classmethod
+    def from_weights(
+        cls, weights: ArrayLike, y: ArrayLike | None = None, *, ax: Any = None
+    ) -> Self:
+        """Average mixing weights that are at hand and draw.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_samples, k)
+            As ``mixing_weights`` returns them.
+        y : array-like of shape (n_samples,), default=None
+            Classes to average over.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        display : ComponentUsageDisplay
+        """
+        weights = np.asarray(weights)
         usage, groups = [weights.mean(axis=0)], ["all rows"]
         if y is not None:
             check_consistent_length(weights, y)
@@ -515,6 +570,7 @@ class SampleDisplay:
         -------
         display : SampleDisplay
         """
+        _check_image_shape(self.image_shape, self.samples.shape[1])
         n_columns = min(10, len(self.samples))
         shape = (-(-len(self.samples) // n_columns), n_columns)
         self.figure_, self.axes_ = _panels(shape, ax, (0.9, 0.9))
@@ -546,12 +602,22 @@ def _panels(shape, ax, panel_size):
     return ax.figure, place.subgridspec(*shape).subplots(squeeze=False)
 
 
+def _check_image_shape(image_shape, n_features):
+    shape = tuple(image_shape)
+    in_colour = len(shape) == 3 and shape[0] in (1, 3)
+    if not (len(shape) == 2 or in_colour) or np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={image_shape!r} does not fit rows of {n_features} columns. Give (height, "
+            "width), or (channels, height, width) with one or three channels."
+        )
+
+
 def _show(ax, image, image_shape, limits):
     """One image, grey or in colours, channels first."""
     pixels = np.reshape(image, image_shape)
     if pixels.ndim == 3:
         low, high = limits
-        pixels = (pixels.transpose(1, 2, 0).clip(low, high) - low) / (high - low)
+        pixels = (pixels.transpose(1, 2, 0).clip(low, high) - low) / ((high - low) or 1.0)
         if pixels.shape[2] == 1:
             pixels, limits = pixels[..., 0], (0.0, 1.0)
     ax.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1])
@@ -565,12 +631,14 @@ def _scatter(ax, x, y, colored_by, *, with_legend):
         ax.scatter(x, y, color=_COLORS[0], **options)
         return
     classes = np.unique(colored_by)
-    if type_of_target(colored_by).startswith("continuous") or len(classes) > len(_COLORS):
+    many, numbers = len(classes) > len(_COLORS), np.issubdtype(colored_by.dtype, np.number)
+    if type_of_target(colored_by).startswith("continuous") or (many and numbers):
         points = ax.scatter(x, y, c=colored_by, cmap="viridis", **options)
         if with_legend:
             ax.figure.colorbar(points, ax=ax)
         return
-    for label, color in zip(classes, _COLORS, strict=False):
+    colors = plt.get_cmap("viridis")(np.linspace(0, 1, len(classes))) if many else _COLORS
+    for label, color in zip(classes, colors, strict=False):
         chosen = colored_by == label
         ax.scatter(x[chosen], y[chosen], color=color, label=str(label), **options)
     if with_legend:

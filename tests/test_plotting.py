@@ -85,6 +85,24 @@ def test_numbers_get_a_colour_scale(fitted, digits):
     assert len(display.axes_[0].collections) == 1
 
 
+def test_many_names_get_a_legend(fitted, digits):
+    names = np.array([f"group {i:02d}" for i in range(12)])[np.arange(len(digits[0])) % 12]
+    ax = LatentSpaceDisplay.from_estimator(fitted, digits[0], names).axes_[-1]
+    colors = {tuple(points.get_facecolor()[0]) for points in ax.collections}
+    assert len(ax.collections) == len(colors) == len(ax.get_legend().get_texts()) == 12
+
+
+def test_codes_at_hand(fitted, digits):
+    X, y = digits
+    display = LatentSpaceDisplay.from_codes(fitted.transform(X), y, k=3)
+    assert_array_equal(display.codes, LatentSpaceDisplay.from_estimator(fitted, X, y).codes)
+    assert display.axes_[1].get_title().startswith("component 1\n")
+    with pytest.raises(ValueError, match="k=5 needs"):
+        LatentSpaceDisplay.from_codes(fitted.transform(X), y, k=5)
+    with pytest.raises(ValueError, match="k must be an int >= 1"):
+        LatentSpaceDisplay.from_codes(fitted.transform(X), y, k=0)
+
+
 def test_rows_and_classes_must_match(fitted, digits):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         LatentSpaceDisplay.from_estimator(fitted, digits[0], digits[1][:-1])
@@ -132,6 +150,27 @@ def test_usage_by_class_adds_up(fitted, digits):
     assert_allclose(display.usage.sum(axis=1), 1.0)
     assert len(display.ax_.patches) == 3 * 11
     assert display.groups[:2] == ["all rows", "0"]
+
+
+def test_weights_at_hand(fitted, digits):
+    X, y = digits
+    display = ComponentUsageDisplay.from_weights(fitted.mixing_weights(X), y)
+    assert_array_equal(display.usage, ComponentUsageDisplay.from_estimator(fitted, X, y).usage)
+
+
+@pytest.mark.parametrize("image_shape", [(8, 7), (64,), (4, 4, 4)])
+def test_image_shape_must_fit(fitted, digits, image_shape):
+    with pytest.raises(ValueError, match=r"image_shape=\(.* 64 columns"):
+        ReconstructionDisplay.from_estimator(fitted, digits[0][:2], image_shape=image_shape)
+    with pytest.raises(ValueError, match=r"image_shape=\(.* 64 columns"):
+        SampleDisplay.from_estimator(fitted, image_shape=image_shape)
+    assert plt.get_fignums() == []
+
+
+def test_images_of_one_colour(fitted):
+    black = np.zeros((2, 12))
+    display = ReconstructionDisplay(black, black, black[None], np.ones((2, 1)), (3, 2, 2)).plot()
+    assert not display.axes_[0, 0].get_images()[0].get_array().any()
 
 
 def test_samples_fill_a_grid(fitted):
