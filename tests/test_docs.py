@@ -58,3 +58,13 @@ def test_the_five_minutes_run(tmp_path, monkeypatch):
     assert names["codes"].shape == (450, 40)
     assert names["rows"].shape == (450, 64)
     assert names["new"].shape == (10, 64)
+
+
+@pytest.mark.may_use_numpy_random  # LinearSVC() draws from it
+def test_the_first_lines_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)[1]
+    assert "max_iter=20" in block
+    exec(block.replace("max_iter=20", "max_iter=1"), {})
+    assert (tmp_path / "model.joblib").exists()
