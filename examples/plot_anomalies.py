@@ -26,7 +26,9 @@ rows = np.vstack([X_test, malignant])
 is_anomaly = np.r_[np.zeros(len(X_test)), np.ones(len(malignant))]
 
 models = {
-    "M-VAE": MVAETransformer(k=2, latent_dim=5, max_iter=60, early_stopping=True, random_state=0),
+    "M-VAE": MVAETransformer(
+        k=2, latent_dim=5, objective="elbo", max_iter=60, early_stopping=True, random_state=0
+    ),
     "PCA": PCA(5),
     "isolation forest": IsolationForest(random_state=0),
 }

@@ -3,7 +3,7 @@ An architecture of your own
 ===========================
 
 ``architecture`` takes any estimator with a method ``build`` that returns an encoder and a decoder
-for all components at once. This one is linear, which makes the mixture one of factor analysers;
+for all components at once. This one is linear, which makes the mixture one of probabilistic PCAs;
 :class:`skmvae.architectures.ComponentLinear` holds k linear layers as one.
 """
 

@@ -23,7 +23,7 @@ from skmvae import MVAETransformer
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=500, stratify=y, random_state=0)
 
-mvae = MVAETransformer(k=8, latent_dim=8, objective="elbo", max_iter=60, random_state=0)
+mvae = MVAETransformer(k=8, latent_dim=8, max_iter=60, random_state=0)
 mvae.fit(X_train)
 pca = PCA(64, random_state=0).fit(X_train)
 features = {

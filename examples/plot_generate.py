@@ -45,7 +45,6 @@ def nearest(rows, others):
     return np.median(np.sort(distances, axis=1)[:, 0])
 
 
-half = len(X) // 2
-print(f"held-out rows to training rows:  {nearest(X[half : half + 200], X[:half]):.1f}")
-print(f"prior samples to rows:           {nearest(mvae.sample(200, random_state=0), X):.1f}")
-print(f"samples of the codes to rows:    {nearest(generated, X):.1f}")
+print(f"rows to other rows:           {nearest(X[:200], X[200:]):.1f}")
+print(f"prior samples to rows:        {nearest(mvae.sample(200, random_state=0), X):.1f}")
+print(f"samples of the codes to rows: {nearest(generated, X):.1f}")

@@ -75,15 +75,16 @@ class MVAETransformer(
     Parameters
     ----------
     k : int, default=4
-        Number of components (``n_components`` in scikit-learn's mixtures). With ``k=1`` the model
-        is a plain VAE.
+        Number of components, 1 or more (``n_components`` in scikit-learn's mixtures). With
+        ``k=1`` the model is a plain VAE.
     latent_dim : int, default=20
-        Length of the code of one component. ``transform`` returns ``k * latent_dim`` columns.
+        Length of the code of one component, 1 or more. ``transform`` returns ``k * latent_dim``
+        columns.
     beta : float, default=1.0
-        Weight of the dHSIC penalty on the codes of a minibatch (equation 14). At 1, the paper's
-        value, the penalty is tiny beside the other terms.
+        Weight of the dHSIC penalty on the codes of a minibatch (equation 14), not negative. At 1,
+        the paper's value, the penalty is tiny beside the other terms.
     kl_weight : float, default=1.0
-        Weight of the KL divergence between the codes' posteriors and N(0, I).
+        Weight of the KL divergence between the codes' posteriors and N(0, I), not negative.
     objective : {"melbo", "averaged", "elbo"}, default="melbo"
         What training minimises, y_k being the output of decoder k and c the prior concentration:
 
@@ -96,7 +97,8 @@ class MVAETransformer(
         p(x | y). "gaussian" takes any real X: columns are centred, one overall scale is divided
         out, and one noise variance is learned. "bernoulli" needs X in [0, 1].
     weight_concentration_prior : float, default=None
-        Concentration c of the symmetric Dirichlet prior of the mixing weights. None means 1 / k.
+        Concentration c > 0 of the symmetric Dirichlet prior of the mixing weights. None means
+        1 / k.
     architecture : estimator, default=None
         What a component is made of; None means :class:`skmvae.architectures.MLP` with its
         defaults. Its parameters can be set as ``architecture__hidden_layer_sizes`` and so on.
@@ -105,16 +107,17 @@ class MVAETransformer(
     batch_size : int, default=128
         Rows in a minibatch. The last minibatch of an epoch holds what is left.
     learning_rate : float, default=1e-3
-        Step size of Adam; ten times as much for the Gaussian likelihood's noise variance.
+        Step size of Adam, positive; ten times as much for the Gaussian likelihood's noise variance.
     early_stopping : bool, default=False
         Hold out rows, stop when the loss on them no longer falls, and keep the weights of the
-        epoch with the lowest one however training ended.
+        epoch with the lowest held-out loss, even if training is interrupted.
     validation_fraction : float, default=0.1
-        Share of the rows held out by ``early_stopping``.
+        Share of the rows held out by ``early_stopping``, between 0 and 1.
     n_iter_no_change : int, default=10
         Epochs without an improvement by ``tol`` after which ``early_stopping`` stops.
     tol : float, default=1e-4
-        Smallest fall of the held-out loss, in nats a row, that counts as an improvement.
+        Smallest fall of the held-out loss, in nats a row, that counts as an improvement; not
+        negative.
     warm_start : bool, default=False
         Start from the weights of the previous fit, with a fresh optimizer, and append to
         ``history_``. ``mean_`` and ``scale_`` stay those of the first fit.
@@ -142,15 +145,16 @@ class MVAETransformer(
     scale_ : float
         Root mean square of ``X - mean_``, the unit of computation; 1 for the Bernoulli likelihood.
     noise_variance_ : float or None
-        Variance of X given the decoders' output, in squared units of X; None for the Bernoulli
-        likelihood.
+        Variance of X given the decoders' output, in squared units of X, never below 1e-4 times
+        ``scale_ ** 2``; None for the Bernoulli likelihood.
     n_iter_ : int
-        Number of epochs run.
+        Number of epochs run, those of earlier fits of a warm start included.
     history_ : dict of str to list of float
-        One entry an epoch: ``loss`` and its terms ``reconstruction``, ``kl_latent``, ``kl_weights``
-        and ``dhsic`` (nats, means over rows, before their weights; a minibatch of fewer than 2 k
-        rows counts as a dHSIC of 0), ``learning_rate``,
-        ``validation_loss`` with early stopping, and ``seconds``.
+        One entry an epoch: ``loss`` and its terms before their weights, means over rows:
+        ``reconstruction`` and ``kl_latent``, the KL divergence of the codes, ``kl_weights``, that
+        of the mixing weights (nats, of ``(X - mean_) / scale_``), and ``dhsic`` (no unit; 0 for
+        a minibatch of fewer than 2 k rows); ``learning_rate``, ``validation_loss`` with early
+        stopping, and ``seconds``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -405,6 +409,15 @@ class MVAETransformer(
         ------
         ValueError
             If X is not valid, or not of the columns seen in ``fit``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.transform(X).shape
+        (150, 6)
         """
         return self._inference().codes(check_rows(self, X, reset=False))
 
@@ -418,7 +431,21 @@ class MVAETransformer(
         Returns
         -------
         weights : ndarray of shape (n_samples, k)
-            Not negative; each row sums to one.
+            Positive; each row sums to one.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid, or not of the columns seen in ``fit``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.mixing_weights(X).shape
+        (150, 3)
         """
         return self._inference().mixing_weights(check_rows(self, X, reset=False))
 
@@ -436,6 +463,20 @@ class MVAETransformer(
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
             In the units of X.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid, or ``component`` is not in [0, k).
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.reconstruct(X).shape, mvae.reconstruct(X, component=1).shape
+        ((150, 4), (150, 4))
         """
         inference = self._inference()
         check_value("component", component, optional(index_below(inference.state.k)))
@@ -462,6 +503,15 @@ class MVAETransformer(
         ------
         ValueError
             If Z is not valid or has not ``k * latent_dim`` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.inverse_transform(mvae.transform(X)).shape
+        (150, 4)
         """
         inference = self._inference()
         k, latent_dim = inference.state.k, inference.state.latent_dim
@@ -518,6 +568,21 @@ class MVAETransformer(
         Returns
         -------
         bound : ndarray of shape (n_samples,)
+            In nats.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid, or not in [0, 1] under the Bernoulli likelihood.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.score_samples(X).shape
+        (150,)
         """
         inference = self._inference()
         check_value("n_draws", n_draws, at_least(1))
@@ -538,6 +603,21 @@ class MVAETransformer(
         Returns
         -------
         score : float
+            In nats a row.
+
+        Raises
+        ------
+        ValueError
+            As in ``score_samples``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.score(X) < 0
+        True
         """
         return float(np.mean(self.score_samples(X), dtype=np.float64))
 

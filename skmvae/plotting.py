@@ -1,7 +1,7 @@
 """Pictures of a fitted mixture, in the style of scikit-learn's displays.
 
 Each display holds what it shows, so that it can be drawn again: ``from_estimator`` computes and
-draws, ``plot`` draws. Needs matplotlib, which ``pip install 'skmvae[plot]'`` brings.
+draws, ``plot`` draws. Needs matplotlib, which the extra ``plot`` brings.
 """
 
 from __future__ import annotations
