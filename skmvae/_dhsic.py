@@ -16,13 +16,16 @@ def rbf_gamma(dim: int) -> float:
 
 def log_rbf_gram(z: Tensor, gamma: float | None = None, *, rows: slice = slice(None)) -> Tensor:
     """-gamma ||z_i - z_j||^2 for i in ``rows`` and all j: (K, n, d) -> (K, b, n)."""
+    # Distances do not change with an offset, but the squares below would lose them to it.
+    z = z - z.mean(dim=1, keepdim=True)
     z = z * math.sqrt(2.0 * (rbf_gamma(z.shape[-1]) if gamma is None else gamma))
     minus_half_squares = -0.5 * z.square().sum(-1, keepdim=True)  # (K, n, 1)
     ones = torch.ones_like(minus_half_squares)
     # z.z' - |z|^2 / 2 - |z'|^2 / 2 in one product: every pass over (K, n, n) counts.
     left = torch.cat([z, minus_half_squares, ones], dim=-1)
     right = torch.cat([z, ones, minus_half_squares], dim=-1)
-    return torch.bmm(left[:, rows], right.mT)
+    # Rounding can leave it above zero, where the exponential of widely spread codes overflows.
+    return torch.bmm(left[:, rows], right.mT).clamp(max=0.0)
 
 
 def dhsic(log_gram: Tensor) -> Tensor:

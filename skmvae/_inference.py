@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ._network import mix
 from ._objective import log_likelihood_bound
-from ._runtime import ScaledRows, make_generator, map_blocks
+from ._runtime import BLOCK_ROWS, ScaledRows, make_generator, map_blocks
 from ._state import NetworkState, load_network
 
 # Every row and every model is scored with the same draws, so that scores can be compared.
 _SCORE_SEED = 0
-_DRAWS_AT_ONCE = 16
+# Numbers that the decoders put out at a time in scoring: 64 MB, some three of which are alive.
+_OUTPUTS_AT_ONCE = 2**24
 
 
 class Inference:
@@ -94,7 +95,8 @@ class Inference:
         generator = make_generator(_SCORE_SEED, torch.device("cpu"))
         eps = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         # A few draws at a time: memory must not grow with their number.
-        parts = eps.to(self._device).split(_DRAWS_AT_ONCE, dim=1)
+        outputs_a_draw = self.state.k * BLOCK_ROWS[self._device.type] * self.state.n_features
+        parts = eps.to(self._device).split(max(1, _OUTPUTS_AT_ONCE // outputs_a_draw), dim=1)
         log_volume = self.state.n_features * math.log(self.state.scale)
 
         def bound(x: Tensor) -> Tensor:

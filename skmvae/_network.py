@@ -43,7 +43,7 @@ class MixtureVAE(nn.Module):
         self, architecture, *, n_features: int, latent_dim: int, k: int, likelihood: str
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.k, self.latent_dim, self.n_features = k, latent_dim, n_features
         self.encoder, self.decoder = architecture.build(n_features, latent_dim, k)
         self.likelihood = LIKELIHOODS[likelihood]()
 
@@ -51,6 +51,7 @@ class MixtureVAE(nn.Module):
         """Equations 2 and 3 for x (B, F), or for one input a component, x (K, B, F)."""
         # Matrix products may have had a lower precision than the rest has.
         raw = self.encoder(x, generator).to(x.dtype)
+        _check_shape("encoder", raw, (self.k, x.shape[-2], 2 * self.latent_dim + 1))
         mean, raw_std, raw_concentration = raw.split((self.latent_dim, self.latent_dim, 1), dim=-1)
         concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
         concentration = concentration + _LEAST_SHARE * concentration.sum(-1, keepdim=True)
@@ -63,11 +64,23 @@ class MixtureVAE(nn.Module):
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Outputs of the decoders, before the likelihood's link: (K, B, d) -> (K, B, F)."""
-        return self.decoder(z, generator).to(z.dtype)
+        output = self.decoder(z, generator).to(z.dtype)
+        _check_shape("decoder", output, (self.k, z.shape[-2], self.n_features))
+        return output
 
     def component_means(self, z: Tensor) -> Tensor:
         """y_k, the mean of decoder k: (K, B, d) -> (K, B, F)."""
         return self.likelihood.mean(self.decode(z))
+
+
+def _check_shape(stack: str, output: Tensor, expected: tuple[int, int, int]) -> None:
+    """Another shape may fit the loss by broadcasting, and train something else."""
+    if output.shape != expected:
+        raise ValueError(
+            f"the {stack} that architecture.build made gave shape {tuple(output.shape)}; expected "
+            f"{expected}: k, rows, and "
+            f"{'2 * latent_dim + 1' if stack == 'encoder' else 'n_features'}."
+        )
 
 
 def mix(means: Tensor, weights: Tensor) -> Tensor:

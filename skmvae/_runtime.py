@@ -186,19 +186,23 @@ class ScaledRows:
 
 def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
     """Column means (F,) and the root mean square of X - mean, in float64, without copying X."""
-    blocks = range(0, len(X), 1024)
+    blocks = [slice(start, start + 1024) for start in range(0, len(X), 1024)]
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
         origin = X[0].astype(np.float64)
-        mean = origin + sum((X[i : i + 1024] - origin).sum(axis=0) for i in blocks) / len(X)
-        scale = float(
-            np.sqrt(sum(np.square(X[i : i + 1024] - mean).sum() for i in blocks) / X.size)
-        )
-    if not np.isfinite(scale):
+        mean = origin + sum((X[block] - origin).sum(axis=0) for block in blocks) / len(X)
+        variances = sum(np.square(X[block] - mean).sum(axis=0) for block in blocks) / len(X)
+    if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
+    if not variances.any() and any((X[block] != X[0]).any() for block in blocks):
+        raise ValueError(
+            "X contains differences too small: their variance underflows dtype('float64'). "
+            "Multiply X by a large number."
+        )
     # The spread that rounding alone leaves in constant data is not a scale.
-    is_constant = scale <= 10.0 * np.finfo(np.float64).eps * np.abs(mean).max()
-    return mean, 1.0 if is_constant else scale
+    rounding = 10.0 * np.finfo(np.float64).eps * np.abs(mean)
+    is_constant = (np.sqrt(variances) <= rounding).all()
+    return mean, 1.0 if is_constant else float(np.sqrt(variances.mean()))
 
 
 @no_gradients()

@@ -42,7 +42,7 @@ class NetworkState:
         """This state in the units of a previous fit; ValueError if that had another shape."""
         for name in ("n_features", "latent_dim", "k", "likelihood", "architecture"):
             old, new = getattr(previous, name), getattr(self, name)
-            if repr(old) != repr(new):
+            if not _is_same(old, new):
                 raise ValueError(
                     f"warm_start=True continues the previous fit, which had {name}={old!r}, but "
                     f"now {name}={new!r}. Set warm_start=False to start afresh."
@@ -116,6 +116,16 @@ def check_state(state: NetworkState) -> None:
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
         check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+
+
+def _is_same(old, new) -> bool:
+    """Whether two parameters mean the same: estimators parameter by parameter, sizes as numbers."""
+    if hasattr(old, "get_params"):
+        params = old.get_params(deep=False)
+        return type(old) is type(new) and all(
+            _is_same(value, getattr(new, name)) for name, value in params.items()
+        )
+    return np.array_equal(np.asarray(old, dtype=object), np.asarray(new, dtype=object))
 
 
 def _check_fields(state: NetworkState) -> None:

@@ -46,21 +46,26 @@ def train(
     held_out: np.ndarray,
     settings: TrainingSettings,
     seed: int,
+    continues: bool = False,
     begin_epoch: Callable[[], None] = lambda: None,
     end_epoch: Callable[[Progress], bool] = lambda progress: False,
 ) -> TrainingResult:
     """Train ``network`` in place on ``rows[training]``, until ``end_epoch`` asks to stop.
 
     With rows held out, the weights of the epoch with the lowest loss on them are kept, and
-    training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. With none,
-    the weights of the last finished epoch are kept. Both hold after Ctrl-C too; one that comes
-    before the first epoch has ended is raised.
+    training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. If it
+    ``continues`` with a fitted network, the weights of that are the ones to improve on. With no
+    rows held out, the weights of the last finished epoch are kept. All this holds after Ctrl-C
+    too; one that comes before there are weights to keep is raised.
     """
     keep_freed_memory()
     trainer = Trainer(network, rows, settings, seed)
     shuffler = np.random.default_rng(seed)
     progress, interruption = Progress(), None
     try:
+        if continues and len(held_out):
+            terms = trainer.evaluate(held_out, "the validation before epoch 1")
+            progress = Progress((), _snapshot(network), settings.loss(terms))
         for epoch in range(1, settings.max_iter + 1):
             begin_epoch()
             start = time.perf_counter()

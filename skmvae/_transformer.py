@@ -50,6 +50,7 @@ SKOPS_TRUSTED = [
 RandomState: TypeAlias = int | np.random.RandomState | None
 
 _FITTED = (
+    "_split_seed",
     "_state",
     "history_",
     "mean_",
@@ -120,7 +121,8 @@ class MVAETransformer(
         negative.
     warm_start : bool, default=False
         Start from the weights of the previous fit, with a fresh optimizer, and append to
-        ``history_``. ``mean_`` and ``scale_`` stay those of the first fit.
+        ``history_``. ``mean_`` and ``scale_`` stay those of the first fit, and so does the draw of
+        the rows that ``early_stopping`` holds out.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the networks' matrix products in training; all else, weights, losses and
         inference included, is float32. "auto" takes bfloat16 where the hardware has units for it
@@ -192,6 +194,7 @@ class MVAETransformer(
     )
 
     _state: NetworkState
+    _split_seed: int
     weights_: np.ndarray
     mean_: np.ndarray
     scale_: float
@@ -306,11 +309,14 @@ class MVAETransformer(
         device = resolve_device(self.device)
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
         records = [] if previous is None else _as_records(self.history_)
-        # A warm start has the split of the fit before but new draws and a new order of the rows.
+        # A warm start has new draws and a new order of the rows, but the split of the fit before:
+        # rows that it was trained on are no judges of it.
         seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(
             3 + len(records)
         )
         split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
+        if previous is not None:
+            split_seed = self._split_seed
         state = self._untrained_state(X, previous)
         training, held_out = self._split(len(X), split_seed)
         network = new_network(state, make_generator(network_seed, device), device)
@@ -319,7 +325,8 @@ class MVAETransformer(
 
         def attributes(tensors, new_records) -> dict:
             inference = Inference(state.holding(tensors), device)
-            return self.__dict__ | _fitted_attributes(inference, [*records, *new_records], X)
+            fitted = _fitted_attributes(inference, [*records, *new_records], X)
+            return self.__dict__ | fitted | {"_split_seed": split_seed}
 
         result = train(
             network,
@@ -328,6 +335,7 @@ class MVAETransformer(
             held_out=held_out,
             settings=self._settings(state, device),
             seed=training_seed,
+            continues=previous is not None,
             begin_epoch=task.begin_epoch,
             end_epoch=lambda kept: task.end_epoch(
                 lambda: attributes(kept.parameters, kept.records)
@@ -639,13 +647,14 @@ class MVAETransformer(
         return tags
 
     def __getstate__(self):
-        """Everything but attached callbacks, which may hold queues and locks."""
-        return without_callbacks(super().__getstate__())
+        """All of an unfitted estimator; a fitted one without callbacks, which may hold locks."""
+        state = super().__getstate__()
+        return without_callbacks(state) if self.__sklearn_is_fitted__() else state
 
     def __setstate__(self, state):
         """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
         expected = set(self._get_param_names())
-        if "_state" in state or any(name.endswith("_") for name in state):
+        if state.keys() & set(_FITTED):
             expected.update(_FITTED)
         if missing := sorted(expected - state.keys()):
             raise ValueError(f"the saved {type(self).__name__} lacks {', '.join(missing)}.")

@@ -75,7 +75,7 @@ def check_value(what: str, value: Any, rule: Rule) -> None:
         raise ValueError(f"{what} must be {description}. Got {value!r} instead.")
 
 
-def are_layer_sizes(value: Any) -> bool:
+def are_sizes(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(_is_int(v) and v >= 1 for v in value)
 
 
@@ -172,7 +172,7 @@ def _without_loss(X: Any, name: str) -> Any:
 
 def _dtypes(X: Any) -> list[Any]:
     """The dtype of an array or list, or those of the columns of a data frame."""
-    if hasattr(X, "dtypes"):
+    if getattr(X, "ndim", 2) == 2 and hasattr(X, "dtypes"):
         return list(X.dtypes)
     if isinstance(X, list | tuple) and len(X):
         X = np.asarray(X[0])

@@ -51,7 +51,7 @@ from torch.nn import functional as F
 
 from ._convolution import ConvDecoder, ConvEncoder, ConvOptions, ImageShape, image_sizes
 from ._layers import ComponentLinear, ComponentMLP
-from ._validation import are_layer_sizes, check_parameters, in_interval, one_of
+from ._validation import are_sizes, check_parameters, in_interval, one_of
 
 __all__ = ["MLP", "ComponentLinear", "Conv"]
 
@@ -120,7 +120,7 @@ class MLP(BaseEstimator):
         check_parameters(
             self,
             {
-                "hidden_layer_sizes": (are_layer_sizes, "a tuple of ints >= 1"),
+                "hidden_layer_sizes": (are_sizes, "a tuple of ints >= 1"),
                 "activation": one_of(_ACTIVATIONS),
                 "dropout": in_interval(0.0, 1.0, closed="left"),
             },
@@ -216,19 +216,19 @@ class Conv(BaseEstimator):
             self,
             {
                 "image_shape": (
-                    lambda value: are_layer_sizes(value) and len(value) == 3,
+                    lambda value: are_sizes(value) and len(value) == 3,
                     "a tuple of 3 ints >= 1: channels, height and width",
                 ),
                 "channels": (
-                    lambda value: are_layer_sizes(value) and len(value) > 0,
+                    lambda value: are_sizes(value) and len(value) > 0,
                     "a non-empty tuple of ints >= 1",
                 ),
                 "kernel_size": (
-                    lambda value: are_layer_sizes((value,)) and value % 2 == 1,
+                    lambda value: are_sizes((value,)) and value % 2 == 1,
                     "an odd int >= 1",
                 ),
                 "strides": (
-                    lambda value: are_layer_sizes(value) and len(value) == len(self.channels),
+                    lambda value: are_sizes(value) and len(value) == len(self.channels),
                     "a tuple of ints >= 1, one for each of channels",
                 ),
                 "batch_norm": (lambda value: isinstance(value, bool | np.bool_), "a bool"),

@@ -47,7 +47,8 @@ def dhsic_score(Z: ArrayLike, k: int, *, gamma: float | None = None) -> float:
     Raises
     ------
     ValueError
-        If Z is not a finite table, has fewer than 2 k rows, or its columns are not divisible by k.
+        If Z is not a finite table, has fewer than 2 k rows, values whose squares overflow, or
+        columns that k does not divide.
 
     References
     ----------
@@ -71,11 +72,14 @@ def dhsic_score(Z: ArrayLike, k: int, *, gamma: float | None = None) -> float:
         raise ValueError(f"Z has {codes.shape[1]} columns, which k={k} does not divide.")
     if k == 1:
         return 0.0
-    z = torch.tensor(codes).unflatten(1, (k, -1)).transpose(0, 1)
+    z = torch.tensor(codes, device="cpu").unflatten(1, (k, -1)).transpose(0, 1)
     blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(codes), _BLOCK_ROWS)]
     statistics = [row_statistics(log_rbf_gram(z, gamma, rows=rows)) for rows in blocks]
     joint_means, row_means = (torch.cat(parts, dim=-1) for parts in zip(*statistics, strict=True))
-    return float(dhsic_of_rows(joint_means, row_means))
+    score = float(dhsic_of_rows(joint_means, row_means))
+    if not np.isfinite(score):
+        raise ValueError("Z contains values too large: their squares overflow dtype('float64').")
+    return score
 
 
 def reconstruction_error(X: ArrayLike, reconstruction: ArrayLike, *, kind: str = "sum") -> float:

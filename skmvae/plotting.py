@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_consistent_length
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from ._transformer import MVAETransformer, RandomState
-from ._validation import at_least, check_value
+from ._validation import are_sizes, at_least, check_value
 
 try:
     from matplotlib import pyplot as plt
@@ -191,7 +191,8 @@ class LatentSpaceDisplay:
         -------
         display : LatentSpaceDisplay
         """
-        return cls._of(estimator.transform(X), y, estimator.k, estimator.weights_).plot(ax=ax)
+        Z, weights = estimator.transform(X), estimator.weights_
+        return cls._of(Z, y, len(weights), weights).plot(ax=ax)
 
     @classmethod
     def from_codes(
@@ -220,11 +221,10 @@ class LatentSpaceDisplay:
     @classmethod
     def _of(cls, Z, y, k, weights=None):
         codes = np.asarray(Z)
-        check_consistent_length(codes, y)
         if codes.ndim != 2 or codes.shape[1] % k:
             raise ValueError(f"Z has shape {codes.shape}, but k={k} needs k * latent_dim columns.")
         by_component = codes.reshape(len(codes), k, -1).transpose(1, 0, 2)
-        return cls(by_component, weights, None if y is None else np.asarray(y))
+        return cls(by_component, weights, None if y is None else _labels(y, codes))
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw.
@@ -328,7 +328,9 @@ class ReconstructionDisplay:
         -------
         display : ReconstructionDisplay
         """
-        components = [estimator.reconstruct(X, component=i) for i in range(estimator.k)]
+        check_is_fitted(estimator)
+        k = len(estimator.weights_)
+        components = [estimator.reconstruct(X, component=i) for i in range(k)]
         return cls(
             np.asarray(X, dtype=float),
             estimator.reconstruct(X),
@@ -460,13 +462,12 @@ class ComponentUsageDisplay:
         -------
         display : ComponentUsageDisplay
         """
-        weights = np.asarray(weights)
-        usage, groups = [weights.mean(axis=0)], ["all rows"]
+        shares = check_array(weights, input_name="weights")
+        usage, groups = [shares.mean(axis=0)], ["all rows"]
         if y is not None:
-            check_consistent_length(weights, y)
-            y = np.asarray(y)
+            y = _labels(y, shares)
             for label in np.unique(y):
-                usage.append(weights[y == label].mean(axis=0))
+                usage.append(shares[y == label].mean(axis=0))
                 groups.append(str(label))
         return cls(np.stack(usage), groups).plot(ax=ax)
 
@@ -485,13 +486,14 @@ class ComponentUsageDisplay:
         n_groups, k = self.usage.shape
         self.figure_, grid = _panels((1, 1), ax, (5.5, 1.2 + 0.32 * n_groups))
         self.ax_ = grid[0, 0]
-        left = np.zeros(n_groups)
+        places, left = np.arange(n_groups), np.zeros(n_groups)
         for i in range(k):
             color, hatch = _COLORS[i % len(_COLORS)], "//" if i >= len(_COLORS) else None
             self.ax_.barh(
-                self.groups, self.usage[:, i], left=left, color=color, hatch=hatch, label=str(i)
+                places, self.usage[:, i], left=left, color=color, hatch=hatch, label=str(i)
             )
             left += self.usage[:, i]
+        self.ax_.set_yticks(places, self.groups)
         self.ax_.invert_yaxis()
         self.ax_.set(xlim=(0, 1), xlabel="mean mixing weight", title="use of the components")
         self.ax_.legend(title="component", bbox_to_anchor=(1.0, 1.0), loc="upper left")
@@ -590,7 +592,7 @@ def _panels(shape, ax, panel_size):
         size = shape[1] * panel_size[0], shape[0] * panel_size[1]
         return plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
     axes = np.asarray(ax, dtype=object)
-    if axes.size == np.prod(shape):
+    if axes.size == np.prod(shape) and all(isinstance(a, Axes) for a in axes.flat):
         return axes.flat[0].figure, axes.reshape(shape)
     place = ax.get_subplotspec() if isinstance(ax, Axes) else None
     if place is None:
@@ -602,8 +604,16 @@ def _panels(shape, ax, panel_size):
     return ax.figure, place.subgridspec(*shape).subplots(squeeze=False)
 
 
+def _labels(y, rows):
+    """y as an array with a finite entry for each row."""
+    y = column_or_1d(y)
+    check_consistent_length(rows, y)
+    assert_all_finite(y, input_name="y")
+    return y
+
+
 def _check_image_shape(image_shape, n_features):
-    shape = tuple(image_shape)
+    shape = tuple(image_shape) if are_sizes(image_shape) else ()
     in_colour = len(shape) == 3 and shape[0] in (1, 3)
     if not (len(shape) == 2 or in_colour) or np.prod(shape) != n_features:
         raise ValueError(

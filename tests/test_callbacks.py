@@ -44,6 +44,10 @@ class Recorder:
         return len(self.fitted) == self.stop_after
 
 
+def bound(mvae, X, y):
+    return mvae.score(X)
+
+
 class Propagated(Recorder):
     max_propagation_depth = None
 
@@ -139,6 +143,16 @@ def test_callbacks_are_not_saved(make_small, digits, tmp_path):
     assert clone(mvae)._skl_callbacks == mvae._skl_callbacks  # as scikit-learn has it
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_monitor_of_a_candidate_sees_it_in_any_process(n_jobs, make_small, digits):
+    monitor = callback.ScoringMonitor(scoring={"bound": bound})
+    mvae = make_small().set_callbacks(monitor)
+    GridSearchCV(mvae, {"k": [1, 2]}, cv=2, n_jobs=n_jobs).fit(digits[0][:50])
+    logs = monitor.get_logs(select="all")
+    epochs = [row for log in logs for row in log.data if row["task_name"] == "epoch"]
+    assert len(epochs) == (2 * 2 + 1) * 2
+
+
 def test_callbacks_of_a_search_reach_the_epochs(make_small, digits):
     recorder = Propagated()
     pipe = Pipeline([("scale", StandardScaler()), ("mvae", make_small())])
@@ -167,7 +181,7 @@ def test_the_progress_bar_shows_the_epochs(make_small, digits, nested, monkeypat
 
 
 def test_a_monitor_scores_each_epoch(make_small, digits):
-    monitor = callback.ScoringMonitor(scoring={"bound": lambda mvae, X, y: mvae.score(X)})
+    monitor = callback.ScoringMonitor(scoring={"bound": bound})
     mvae = make_small(max_iter=3).set_callbacks(monitor).fit(*digits)
     (log,) = monitor.get_logs(select="all")
     scores = [row["bound"] for row in log.data if row["task_name"] == "epoch"]

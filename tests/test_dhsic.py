@@ -143,6 +143,16 @@ def test_depends_on_neither_the_order_of_variables_nor_that_of_rows():
     assert statistic([z[::-1].copy() for z in codes]).item() == pytest.approx(value, abs=1e-14)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+@pytest.mark.parametrize("spread", [1.0, 1e5])
+def test_neither_an_offset_nor_a_wide_spread_breaks_float32(offset, spread):
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 64, 1))).float()
+    z = (spread * z + offset).expand(2, 64, 1)  # the same codes twice
+    exact = dhsic(log_rbf_gram(z.double()))
+    torch.testing.assert_close(dhsic(log_rbf_gram(z)).double(), exact, rtol=1e-2, atol=0.0)
+    assert 0.0 < exact < 0.1
+
+
 def test_dependent_codes_score_higher_than_independent_ones():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((200, 2))

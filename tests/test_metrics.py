@@ -61,6 +61,17 @@ def test_dhsic_refuses(Z, arguments, message):
         dhsic_score(Z, **arguments)
 
 
+def test_dhsic_refuses_what_overflows():
+    with pytest.raises(ValueError, match="too large"):
+        dhsic_score(1e155 * np.random.default_rng(0).normal(size=(20, 2)), k=2)
+
+
+def test_dhsic_on_another_default_device():
+    Z = np.random.default_rng(0).normal(size=(20, 2))
+    with torch.device("meta"):
+        assert dhsic_score(Z, k=2) == dhsic_score(Z, k=2)
+
+
 def test_reconstruction_errors_by_hand():
     X, Y = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
     assert reconstruction_error(X, Y) == (2 + 25) / 2

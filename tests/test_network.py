@@ -16,6 +16,21 @@ def test_shapes():
     assert mix(network.component_means(posterior.mean), posterior.concentration).shape == (7, 5)
 
 
+def test_stacks_of_another_shape_are_refused():
+    network = make_network(k=3, n_features=5, latent_dim=2)
+    narrow = make_network(k=3, n_features=1, latent_dim=2)
+    network.decoder = narrow.decoder  # would broadcast
+    with pytest.raises(
+        ValueError, match=r"decoder .* gave shape \(3, 7, 1\); expected \(3, 7, 5\)"
+    ):
+        network.decode(random(3, 7, 2))
+    network.encoder = make_network(k=3, n_features=5, latent_dim=1).encoder
+    with pytest.raises(
+        ValueError, match=r"encoder .* gave shape \(3, 7, 3\); expected \(3, 7, 5\)"
+    ):
+        network.encode(random(7, 5))
+
+
 def test_no_concentration_comes_near_zero():
     """KL(Dir(a) || Dir(c)) has a pole there; the least share is 1e-3 / (1 + 1e-3 K)."""
     network = make_network()

@@ -66,6 +66,12 @@ def test_unfitted_estimators_too(way, tmp_path):
     assert loaded.get_params() == MVAETransformer(k=2, beta=3.0).get_params()
 
 
+def test_an_unfitted_estimator_with_a_note():
+    mvae = MVAETransformer(k=2)
+    mvae.note_ = "mine"
+    assert pickle.loads(pickle.dumps(mvae)).note_ == "mine"
+
+
 def test_skops_needs_to_trust_our_types_alone(fitted, digits, tmp_path):
     X, y = digits
     pipe = make_pipeline(fitted, LinearSVC(random_state=0)).fit(X, y)

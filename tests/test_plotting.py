@@ -103,6 +103,23 @@ def test_codes_at_hand(fitted, digits):
         LatentSpaceDisplay.from_codes(fitted.transform(X), y, k=0)
 
 
+def test_the_fitted_components_are_shown_whatever_k_is_now(make_small, digits):
+    X = digits[0][:20]
+    mvae = make_small(k=4).fit(X).set_params(k=2)
+    assert LatentSpaceDisplay.from_estimator(mvae, X).codes.shape == (4, 20, 2)
+    assert ReconstructionDisplay.from_estimator(mvae, X[:2]).components.shape == (4, 2, 64)
+
+
+def test_classes_in_a_column_and_missing_ones(fitted, digits):
+    X, y = digits
+    draw = LatentSpaceDisplay.from_estimator, ComponentUsageDisplay.from_estimator
+    for from_estimator in draw:
+        with pytest.raises(ValueError, match="y contains NaN"):
+            from_estimator(fitted, X, np.where(y == 3, np.nan, y))
+    assert draw[0](fitted, X, y[:, None]).y.shape == y.shape
+    assert draw[1](fitted, X, y[:, None]).usage.shape == (11, 3)
+
+
 def test_rows_and_classes_must_match(fitted, digits):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         LatentSpaceDisplay.from_estimator(fitted, digits[0], digits[1][:-1])
@@ -156,13 +173,26 @@ def test_weights_at_hand(fitted, digits):
     X, y = digits
     display = ComponentUsageDisplay.from_weights(fitted.mixing_weights(X), y)
     assert_array_equal(display.usage, ComponentUsageDisplay.from_estimator(fitted, X, y).usage)
+    with pytest.raises(ValueError, match="2D array"):
+        ComponentUsageDisplay.from_weights(fitted.weights_)
 
 
-@pytest.mark.parametrize("image_shape", [(8, 7), (64,), (4, 4, 4)])
+def test_a_class_may_be_called_like_the_total(fitted, digits):
+    names = np.where(digits[1] < 5, "all rows", "others")
+    ax = ComponentUsageDisplay.from_estimator(fitted, digits[0], names).ax_
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "all rows",
+        "all rows",
+        "others",
+    ]
+    assert len({patch.get_y() for patch in ax.patches}) == 3
+
+
+@pytest.mark.parametrize("image_shape", [(8, 7), (64,), (4, 4, 4), 64, (8.0, 8.0), (-8, -8)])
 def test_image_shape_must_fit(fitted, digits, image_shape):
-    with pytest.raises(ValueError, match=r"image_shape=\(.* 64 columns"):
+    with pytest.raises(ValueError, match=r"image_shape=.* 64 columns"):
         ReconstructionDisplay.from_estimator(fitted, digits[0][:2], image_shape=image_shape)
-    with pytest.raises(ValueError, match=r"image_shape=\(.* 64 columns"):
+    with pytest.raises(ValueError, match=r"image_shape=.* 64 columns"):
         SampleDisplay.from_estimator(fitted, image_shape=image_shape)
     assert plt.get_fignums() == []
 
@@ -210,6 +240,8 @@ def test_wrong_number_of_axes(fitted, digits):
     _, axes = plt.subplots(2, 1)
     with pytest.raises(ValueError, match="holds 2 axes for 3 panels"):
         LatentSpaceDisplay.from_estimator(fitted, digits[0], ax=axes)
+    with pytest.raises(ValueError, match="ax='left'"):
+        ComponentUsageDisplay.from_estimator(fitted, digits[0], ax="left")
 
 
 def test_a_display_can_be_drawn_again(fitted, digits):

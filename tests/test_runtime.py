@@ -136,6 +136,19 @@ def test_constant_data_have_scale_one(value):
     np.testing.assert_allclose(mean, value)
 
 
+@pytest.mark.parametrize("constant", [1.7e12, -1e300])
+def test_a_constant_column_does_not_hide_the_scale_of_the_others(constant):
+    X = 1e-3 * np.random.default_rng(0).normal(size=(500, 5))
+    mean, scale = mean_and_scale(np.c_[X, np.full(500, constant)])
+    assert mean[5] == constant
+    assert scale == pytest.approx(np.sqrt(X.var(0).sum() / 6), rel=1e-12)
+
+
+def test_variance_that_underflows_is_an_error():
+    with pytest.raises(ValueError, match="too small"):
+        mean_and_scale(1e-170 * np.arange(6.0).reshape(3, 2))
+
+
 def test_variance_that_overflows_is_an_error():
     with pytest.raises(ValueError, match="too large"):
         mean_and_scale(np.array([[1e200], [-1e200]]))

@@ -202,11 +202,11 @@ def test_many_draws_are_taken_a_few_at_a_time(fitted, digits):
     X = digits[0][:10]
     inference = fitted._inference()
     whole = inference.log_likelihood_bound(X, 100)
-    _inference._DRAWS_AT_ONCE, before = 100, _inference._DRAWS_AT_ONCE
+    _inference._OUTPUTS_AT_ONCE, before = 7 * 3 * 64 * 64, _inference._OUTPUTS_AT_ONCE
     try:
         np.testing.assert_allclose(inference.log_likelihood_bound(X, 100), whole, rtol=1e-5)
     finally:
-        _inference._DRAWS_AT_ONCE = before
+        _inference._OUTPUTS_AT_ONCE = before
 
 
 def test_sample_has_the_units_of_x_and_repeats(fitted, digits):
@@ -370,6 +370,56 @@ def test_warm_start_with_early_stopping_later_fills_the_gap(make_small, digits):
     mvae.set_params(early_stopping=True).fit(X)
     assert np.isnan(mvae.history_["validation_loss"][:2]).all()
     assert np.isfinite(mvae.history_["validation_loss"][2:]).all()
+
+
+def test_warm_start_keeps_what_is_better_on_the_held_out_rows(make_small, digits):
+    X, _ = digits
+    mvae = make_small(warm_start=True, early_stopping=True, max_iter=5).fit(X)
+    before = mvae.transform(X)
+    mvae.set_params(max_iter=1, learning_rate=0.5).fit(X)
+    assert mvae.history_["validation_loss"][-1] > mvae.history_["validation_loss"][-2]
+    assert mvae.n_iter_ == 6
+    np.testing.assert_array_equal(mvae.transform(X), before)
+    mvae.set_params(max_iter=5, learning_rate=1e-3).fit(X)
+    assert not np.array_equal(mvae.transform(X), before)
+
+
+@pytest.mark.parametrize("random_state", [None, 0, np.random.RandomState(0)])
+def test_warm_start_holds_out_the_same_rows(random_state, make_small, digits):
+    X, _ = digits
+    mvae = make_small(warm_start=True, early_stopping=True, random_state=random_state).fit(X)
+    first = mvae._split(len(X), mvae._split_seed)
+    mvae.fit(X)
+    for rows, again in zip(first, mvae._split(len(X), mvae._split_seed), strict=True):
+        np.testing.assert_array_equal(rows, again)
+
+
+class WithArray(MLP):
+    def __init__(self, table=(0.0,)):
+        super().__init__((8,))
+        self.table = table
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(MLP((8,)), MLP([np.int64(8)])), (WithArray(np.zeros(2000)), WithArray([0.0] * 2000))],
+)
+def test_warm_start_takes_an_architecture_that_means_the_same(before, after, make_small, digits):
+    mvae = make_small(warm_start=True, architecture=before).fit(digits[0])
+    assert mvae.set_params(architecture=after).fit(digits[0]).n_iter_ == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (WithArray(np.zeros(2000)), WithArray(np.arange(2000) == 600)),
+        (MLP((4,) * 40), MLP((4,) * 35 + (5,) + (4,) * 4)),
+    ],
+)
+def test_warm_start_sees_what_repr_leaves_out(before, after, make_small, digits):
+    mvae = make_small(warm_start=True, architecture=before, max_iter=1).fit(digits[0][:20])
+    with pytest.raises(ValueError, match="which had architecture="):
+        mvae.set_params(architecture=after).fit(digits[0][:20])
 
 
 @pytest.mark.parametrize(
