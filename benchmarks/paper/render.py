@@ -101,8 +101,8 @@ def classification():
     cells, pca = Cells("mnist"), Cells("mnist_pca")
     model = mixture(epochs=EPOCHS, seed=0)
     rows = [["**M-VAE, all 80 codes**", *_accuracies(cells, model), cells.cell(model, "MSE")]]
-    for i in range(4):
-        row = [f"component {i + 1}, by weight"]
+    for i, place in enumerate(("heaviest", "second", "third", "lightest")):
+        row = [f"{place} component alone"]
         for name in CLASSIFIERS:
             row.append(_cell(_by_weight(cells, model, f"{name} of components", i), 2))
         rows.append([*row, _cell(_by_weight(cells, model, "MSE of components", i), 2)])
@@ -172,10 +172,17 @@ def labels():
         for name, settings in rows_of.items():
             row = [classifier, name]
             for n in few_labels.LABELS:
-                means = [mean for mean, _ in cells.values(settings, f"{classifier}, {n}")]
-                row.append(_cell(means, 1))
+                row.append(_of_draws(cells.values(settings, f"{classifier}, {n}")))
             rows.append(row)
     return _table(["classifier", "features", *(f"{n:,}" for n in few_labels.LABELS)], rows)
+
+
+def _of_draws(values):
+    """Mean, and the mean spread over the draws of the labels, from (mean, spread) of each seed."""
+    if not values:
+        return ""
+    mean, spread = np.mean(values, axis=0)
+    return f"{mean:.1f} ± {spread:.1f}" if spread else f"{mean:.1f}"
 
 
 def best_setting():
@@ -184,8 +191,7 @@ def best_setting():
     rows = []
     for name, settings in best.settings(EPOCHS, 0).items():
         few = [
-            _cell([mean for mean, _ in of_labels.values(settings, key)], 1)
-            for key in ("scaled SVM, 100", "SVM, 1000")
+            _of_draws(of_labels.values(settings, key)) for key in ("scaled SVM, 100", "SVM, 1000")
         ]
         rows.append(
             [
