@@ -652,4 +652,5 @@ def _scatter(ax, x, y, colored_by, *, with_legend):
         chosen = colored_by == label
         ax.scatter(x[chosen], y[chosen], color=color, label=str(label), **options)
     if with_legend:
-        ax.legend(bbox_to_anchor=(1.0, 1.0), loc="upper left", markerscale=2.5)
+        n_columns = -(-len(classes) // len(_COLORS))
+        ax.legend(bbox_to_anchor=(1.0, 1.0), loc="upper left", markerscale=2.5, ncols=n_columns)
