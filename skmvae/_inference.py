@@ -16,7 +16,7 @@ from ._state import NetworkState, load_network
 
 # Every row and every model is scored with the same draws, so that scores can be compared.
 _SCORE_SEED = 0
-# Numbers that the decoders put out at a time in scoring: 64 MB, some three of which are alive.
+# Numbers that the decoders put out at a time in scoring: 64 MB.
 _OUTPUTS_AT_ONCE = 2**24
 
 

@@ -61,6 +61,12 @@ def test_dhsic_refuses(Z, arguments, message):
         dhsic_score(Z, **arguments)
 
 
+def test_dhsic_of_a_minibatch_as_the_pages_quote_it():
+    Z = np.random.default_rng(0).normal(size=(128, 80))
+    assert dhsic_score(Z, k=4) == pytest.approx(0.004, abs=0.0005)
+    assert dhsic_score(np.tile(Z[:, :20], 4), k=4) == pytest.approx(0.014, abs=0.0005)
+
+
 def test_dhsic_refuses_what_overflows():
     with pytest.raises(ValueError, match="too large"):
         dhsic_score(1e155 * np.random.default_rng(0).normal(size=(20, 2)), k=2)

@@ -268,9 +268,15 @@ def test_a_table_of_pandas(make_small, digits):
     pandas = pytest.importorskip("pandas")
     X = pandas.DataFrame(digits[0], columns=[f"p{i}" for i in range(64)])
     mvae = make_small().set_output(transform="pandas").fit(X)
-    LatentSpaceDisplay.from_estimator(mvae, X, pandas.Series(digits[1]))
-    ReconstructionDisplay.from_estimator(mvae, X[:2])
-    ComponentUsageDisplay.from_estimator(mvae, X, pandas.Series(digits[1]))
+    y = pandas.Series(digits[1])
+    plain = make_small().fit(digits[0])
+    for cls in (LatentSpaceDisplay, ComponentUsageDisplay):
+        shown, expected = cls.from_estimator(mvae, X, y), cls.from_estimator(plain, *digits)
+        for name in ("codes", "usage"):
+            assert_array_equal(getattr(shown, name, 0), getattr(expected, name, 0))
+    shown = ReconstructionDisplay.from_estimator(mvae, X[:2])
+    assert_array_equal(shown.original, digits[0][:2])
+    assert_array_equal(shown.mixture, plain.reconstruct(digits[0][:2]))
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

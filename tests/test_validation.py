@@ -71,7 +71,9 @@ def test_every_parameter_has_a_rule():
     ],
 )
 def test_good_parameters_of_unusual_type(name, value, make_small, digits):
-    make_small().set_params(**{name: value}).fit(digits[0])
+    mvae = make_small().set_params(**{name: value}).fit(digits[0])
+    assert np.isfinite(mvae.transform(digits[0])).all()
+    assert mvae.get_params()[name] is value
 
 
 def test_parameters_are_checked_before_the_data():

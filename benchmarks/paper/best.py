@@ -3,7 +3,7 @@
 python benchmarks/paper/best.py --epochs 10 --seeds 1
 
 The classifiers of Table II and of the few labels, on the mixture and on single VAEs of the same
-convolutions. A fit of the mixture takes about 20 minutes on two cores.
+convolutions. A fit of the mixture took 24 and 33 minutes on one thread beside other work.
 """
 
 from common import Results, arguments
