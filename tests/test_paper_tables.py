@@ -34,7 +34,7 @@ def test_a_cell_is_the_mean_over_the_seeds_of_its_settings(render, monkeypatch, 
     cells = render.Cells("none")
     cells._records = records
     assert (
-        cells.cell({"k": 2, "seed": 0}, "MSE") == "21.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.00"
+        cells.cell({"k": 2, "seed": 0}, "MSE") == "21.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.41"
     )
     assert cells.cell({"k": 3}, "MSE") == ""
     assert render._cell([1.234], 2) == "1.23"

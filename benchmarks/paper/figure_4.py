@@ -31,11 +31,11 @@ def main():
     )
     figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for name, of_mixtures, of_vaes in zip(CLASSIFIERS, mixtures, vaes, strict=True):
-        lines = ax.errorbar(
-            COMPONENTS, of_mixtures.mean(1), of_mixtures.std(1), marker="o", capsize=3, label=name
+        bars = ax.errorbar(
+            COMPONENTS, *_mean_and_std(of_mixtures), marker="o", capsize=3, label=name
         )
-        options = {"color": lines[0].get_color(), "ls": "--", "lw": 1, "capsize": 3}
-        ax.errorbar(COMPONENTS, of_vaes.mean(1), of_vaes.std(1), **options)
+        color = bars[0].get_color()
+        ax.errorbar(COMPONENTS, *_mean_and_std(of_vaes), color=color, ls="--", lw=1, capsize=3)
     ax.plot([], [], "k--", lw=1, label="single VAE, 20 K codes")
     ax.set(
         xlabel="number of components K",
@@ -44,6 +44,12 @@ def main():
     )
     ax.legend()
     figure.savefig(HERE / "results" / "figure_4.png", dpi=130)
+
+
+def _mean_and_std(accuracies):
+    """Over the seeds; one seed has no deviation."""
+    ddof = min(1, accuracies.shape[1] - 1)
+    return accuracies.mean(axis=1), accuracies.std(axis=1, ddof=ddof)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/paper/render.py
 
 Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the
-seeds that the results have, with the standard deviation where there are several; an empty cell has
-not been measured.
+seeds that the results have, with the standard deviation (n - 1) where there are several; an empty
+cell has not been measured.
 """
 
 import re
@@ -57,7 +57,7 @@ def _cell(values, digits):
     if not values:
         return ""
     mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean}{PLUS_MINUS}{np.std(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean}{PLUS_MINUS}{np.std(values, ddof=1):.{digits}f}"
 
 
 def _table(header, rows):
@@ -195,6 +195,7 @@ def _of_draws(values):
     if not values:
         return ""
     mean, spread = np.mean(values, axis=0)
+    spread *= np.sqrt(few_labels.DRAWS / (few_labels.DRAWS - 1))  # the results have that with 1 / n
     return f"{mean:.1f}{PLUS_MINUS}{spread:.1f}" if spread else f"{mean:.1f}"
 
 
