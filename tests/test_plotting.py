@@ -270,10 +270,9 @@ def test_a_table_of_pandas(make_small, digits):
     mvae = make_small().set_output(transform="pandas").fit(X)
     y = pandas.Series(digits[1])
     plain = make_small().fit(digits[0])
-    for cls in (LatentSpaceDisplay, ComponentUsageDisplay):
+    for cls, name in ((LatentSpaceDisplay, "codes"), (ComponentUsageDisplay, "usage")):
         shown, expected = cls.from_estimator(mvae, X, y), cls.from_estimator(plain, *digits)
-        for name in ("codes", "usage"):
-            assert_array_equal(getattr(shown, name, 0), getattr(expected, name, 0))
+        assert_array_equal(getattr(shown, name), getattr(expected, name))
     shown = ReconstructionDisplay.from_estimator(mvae, X[:2])
     assert_array_equal(shown.original, digits[0][:2])
     assert_array_equal(shown.mixture, plain.reconstruct(digits[0][:2]))
