@@ -10,7 +10,7 @@ from common import HERE, arguments
 from matplotlib import pyplot as plt
 from mnist import CLASSIFIERS, Mnist, mixture
 
-COMPONENTS = (1, 2, 4, 7, 8, 10)
+COMPONENTS = range(1, 11)
 
 
 def main():
