@@ -191,12 +191,13 @@ def labels():
 
 
 def _of_draws(values):
-    """Mean, and the mean spread over the draws of the labels, from (mean, spread) of each seed."""
+    """Mean, and the mean spread over the draws of the labels, from the draws of each seed."""
     if not values:
         return ""
-    mean, spread = np.mean(values, axis=0)
-    spread *= np.sqrt(few_labels.DRAWS / (few_labels.DRAWS - 1))  # the results have that with 1 / n
-    return f"{mean:.1f}{PLUS_MINUS}{spread:.1f}" if spread else f"{mean:.1f}"
+    mean = f"{np.mean(values):.1f}"
+    if np.shape(values)[1] == 1:
+        return mean
+    return f"{mean}{PLUS_MINUS}{np.std(values, axis=1, ddof=1).mean():.1f}"
 
 
 def best_setting():
