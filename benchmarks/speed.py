@@ -1,6 +1,6 @@
 """How fast ``MVAETransformer`` is: beside other ways to do the same, and beside the machine.
 
-    python benchmarks/speed.py                        # everything, about half an hour
+    python benchmarks/speed.py                        # everything, about six minutes
     python benchmarks/speed.py --quick                # one case of each, under two minutes
     python benchmarks/speed.py --only steps --mnist   # training steps, on MNIST itself
 
