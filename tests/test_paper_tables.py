@@ -38,3 +38,10 @@ def test_a_cell_is_the_mean_over_the_seeds_of_its_settings(render, monkeypatch, 
     )
     assert cells.cell({"k": 3}, "MSE") == ""
     assert render._cell([1.234], 2) == "1.23"
+
+
+def test_a_cell_of_few_labels_has_the_spread_of_the_draws_alone(render):
+    seeds = [[1.0, 2.0, 3.0], [12.0, 14.0, 16.0]]
+    assert render._of_draws(seeds) == "8.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.5"
+    assert render._of_draws([[5.0], [6.0]]) == "5.5"
+    assert render._of_draws([]) == ""
