@@ -9,8 +9,9 @@ from obvious import ObviousMVAE
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skmvae import _epoch
-from skmvae._runtime import ScaledRows, keep_freed_memory, make_generator
+from skmvae._fit import epoch
+from skmvae._machine.rows import ScaledRows
+from skmvae._machine.runtime import keep_freed_memory, make_generator
 from skmvae._state import NetworkState, new_network
 from skmvae.architectures import MLP
 
@@ -54,7 +55,7 @@ class Ours(Stepwise):
             scale=1.0,
             arrays={},
         )
-        settings = _epoch.TrainingSettings(
+        settings = epoch.TrainingSettings(
             objective="melbo",
             beta=1.0,
             kl_weight=1.0,
@@ -70,7 +71,7 @@ class Ours(Stepwise):
         keep_freed_memory()
         network = new_network(state, make_generator(0, device), device)
         rows = ScaledRows(X, state.mean, state.scale, device)
-        self._trainer = _epoch.Trainer(network, rows, settings, seed=0)
+        self._trainer = epoch.Trainer(network, rows, settings, seed=0)
         self._sizes = self._endless_sizes(len(X))
 
     def _endless_sizes(self, n_rows):
@@ -80,8 +81,8 @@ class Ours(Stepwise):
             batches = self._trainer._batches.over(shuffler.permutation(n_rows))
             for n, size in enumerate(batches, start=1):
                 yield size
-                if n % _epoch._BATCHES_BETWEEN_CLEARING == 0:
-                    _epoch._clear_vanished_momentum(self._trainer._optimizer)
+                if n % epoch._BATCHES_BETWEEN_CLEARING == 0:
+                    epoch._clear_vanished_momentum(self._trainer._optimizer)
 
     def step(self):
         self._trainer._run_step(next(self._sizes))

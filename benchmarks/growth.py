@@ -64,7 +64,7 @@ def default_precision(device):
     """What ``precision="auto"`` means here."""
     import torch
 
-    from skmvae._runtime import resolve_precision
+    from skmvae._machine.runtime import resolve_precision
 
     return resolve_precision("auto", torch.device(device))
 

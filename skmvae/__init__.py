@@ -1,6 +1,6 @@
 """Mixtures of variational autoencoders (M-VAE) as a scikit-learn transformer."""
 
-from ._epoch import DivergenceError
+from ._fit.epoch import DivergenceError
 from ._show_versions import show_versions
 from ._transformer import SKOPS_TRUSTED, MVAETransformer
 from ._version import __version__

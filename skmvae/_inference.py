@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._network import mix
-from ._objective import log_likelihood_bound
-from ._runtime import BLOCK_ROWS, ScaledRows, make_generator, map_blocks
+from ._machine.rows import BLOCK_ROWS, ScaledRows, map_blocks
+from ._machine.runtime import make_generator
+from ._model.network import mix
+from ._model.objective import log_likelihood_bound
 from ._state import NetworkState, load_network
 
 # Every row and every model is scored with the same draws, so that scores can be compared.

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._distributions import LIKELIHOODS
-from ._network import MixtureVAE
-from ._runtime import gradients
+from ._machine.runtime import gradients
+from ._model.distributions import LIKELIHOODS
+from ._model.network import MixtureVAE
 from ._version import __version__
 
 FORMAT_VERSION = 1

@@ -11,21 +11,20 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ._callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
-from ._epoch import TrainingSettings
+from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
+from ._fit.epoch import TrainingSettings
+from ._fit.training import train
 from ._inference import Inference
-from ._runtime import (
-    ScaledRows,
+from ._machine.rows import ScaledRows, mean_and_scale
+from ._machine.runtime import (
     draw_seed,
     finish,
     inference_device,
     make_generator,
-    mean_and_scale,
     resolve_device,
     resolve_precision,
 )
 from ._state import NetworkState, check_array_of, check_state, load_network, new_network
-from ._training import train
 from ._validation import (
     ESTIMATOR_RULES,
     at_least,

@@ -49,8 +49,8 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._convolution import ConvDecoder, ConvEncoder, ConvOptions, ImageShape, image_sizes
-from ._layers import ComponentLinear, ComponentMLP
+from ._model.convolution import ConvDecoder, ConvEncoder, ConvOptions, ImageShape, image_sizes
+from ._model.layers import ComponentLinear, ComponentMLP
 from ._validation import are_sizes, check_parameters, in_interval, one_of
 
 __all__ = ["MLP", "ComponentLinear", "Conv"]

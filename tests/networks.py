@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skmvae._epoch import TrainingSettings
-from skmvae._network import MixtureVAE, Posterior
-from skmvae._runtime import ScaledRows
+from skmvae._fit.epoch import TrainingSettings
+from skmvae._machine.rows import ScaledRows
+from skmvae._model.network import MixtureVAE, Posterior
 from skmvae.architectures import MLP
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from networks import data
 
-from skmvae._batches import HostBatches, ResidentBatches, StreamedBatches, batches_of
+from skmvae._fit.batches import HostBatches, ResidentBatches, StreamedBatches, batches_of
 
 on_gpu = pytest.mark.gpu
 

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmvae import DivergenceError
-from skmvae._callbacks import without_callbacks
+from skmvae._fit.callbacks import without_callbacks
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.9 has callbacks")
 

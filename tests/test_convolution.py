@@ -11,9 +11,9 @@ from sklearn.base import clone
 from torch.nn import functional as F
 
 from skmvae import SKOPS_TRUSTED, MVAETransformer
-from skmvae._convolution import ComponentBatchNorm, ComponentConv2d
-from skmvae._network import MixtureVAE
-from skmvae._objective import OBJECTIVES, objective_terms
+from skmvae._model.convolution import ComponentBatchNorm, ComponentConv2d
+from skmvae._model.network import MixtureVAE
+from skmvae._model.objective import OBJECTIVES, objective_terms
 from skmvae.architectures import Conv
 
 K = 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skmvae._dhsic import dhsic, log_rbf_gram, rbf_gamma
+from skmvae._model.dhsic import dhsic, log_rbf_gram, rbf_gamma
 
 CASE_A = [np.sin(np.arange(6 * d).reshape(6, d) * (j + 1) + j) for j, d in enumerate((1, 2, 3))]
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch.distributions import Bernoulli, Dirichlet, Normal, kl_divergence
 
-from skmvae._distributions import (
+from skmvae._model.distributions import (
     BernoulliLikelihood,
     GaussianLikelihood,
     dirichlet_kl,

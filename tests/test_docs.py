@@ -8,7 +8,7 @@ import pytest
 import skmvae
 
 ROOT = Path(__file__).parents[1]
-SOURCES = "\n".join(path.read_text() for path in Path(skmvae.__file__).parent.glob("*.py"))
+SOURCES = "\n".join(path.read_text() for path in Path(skmvae.__file__).parent.rglob("*.py"))
 # Messages as they read: literals joined, values left out.
 MESSAGES = re.sub(r'"\s*\n\s*f?"', "", SOURCES)
 MESSAGES = re.sub(r"\{[^{}]*\}", "...", MESSAGES)

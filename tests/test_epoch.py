@@ -5,15 +5,15 @@ import pytest
 import torch
 from networks import data, generator, settings, small_network
 
-from skmvae import _epoch
-from skmvae._batches import ResidentBatches
-from skmvae._epoch import (
+from skmvae._fit import epoch
+from skmvae._fit.batches import ResidentBatches
+from skmvae._fit.epoch import (
     _BATCHES_BETWEEN_CLEARING,
     Trainer,
     _clear_vanished_momentum,
     _TermsLog,
 )
-from skmvae._objective import ObjectiveTerms, objective_terms
+from skmvae._model.objective import ObjectiveTerms, objective_terms
 
 
 @pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
@@ -109,8 +109,8 @@ def test_momentum_without_a_gradient_does_not_become_denormal(clear):
 
 def test_every_epoch_clears_vanished_momentum(monkeypatch):
     calls = []
-    monkeypatch.setattr(_epoch, "_clear_vanished_momentum", calls.append)
-    monkeypatch.setattr(_epoch, "_BATCHES_BETWEEN_CLEARING", 4)
+    monkeypatch.setattr(epoch, "_clear_vanished_momentum", calls.append)
+    monkeypatch.setattr(epoch, "_BATCHES_BETWEEN_CLEARING", 4)
     trainer = Trainer(small_network(), data(10 * 16), settings(), seed=0)
     for _ in range(2):
         trainer.run_epoch(np.arange(160), "")

@@ -43,6 +43,14 @@ print(json.dumps({
 """
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_listened_to():
+    """A job that a shell starts in the background ignores SIGINT, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(arguments, epochs, delay):
     """Start the child, wait for some epochs and a little, and press Ctrl-C."""
     child = subprocess.Popen(

@@ -9,9 +9,10 @@ import pytest
 import torch
 from networks import data, settings, small_network
 
-from skmvae import MVAETransformer, _batches
-from skmvae._epoch import Trainer
-from skmvae._graphs import GraphedStep
+from skmvae import MVAETransformer
+from skmvae._fit import batches
+from skmvae._fit.epoch import Trainer
+from skmvae._fit.graphs import GraphedStep
 
 
 class FakeGraph:
@@ -113,9 +114,9 @@ def test_an_epoch_of_replays_does_not_synchronise():
 @pytest.mark.gpu
 def test_streamed_rows_train_like_resident_ones(monkeypatch):
     resident, _, _ = trained(True)
-    monkeypatch.setattr(_batches, "_RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(batches, "_RESIDENT_SHARE", 0.0)
     streamed, _, trainer = trained(True)
-    assert isinstance(trainer._batches, _batches.StreamedBatches)
+    assert isinstance(trainer._batches, batches.StreamedBatches)
     torch.testing.assert_close(streamed, resident, rtol=1e-3, atol=1e-4)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skmvae._layers import ComponentLinear, ComponentMLP
+from skmvae._model.layers import ComponentLinear, ComponentMLP
 
 
 def generator(seed=0):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skmvae import metrics
-from skmvae._dhsic import dhsic, log_rbf_gram
+from skmvae._model.dhsic import dhsic, log_rbf_gram
 from skmvae.metrics import (
     dhsic_score,
     effective_components,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import generator, make_network, permute_components, random
 
-from skmvae._network import mix
+from skmvae._model.network import mix
 
 
 def test_shapes():

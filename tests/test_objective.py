@@ -10,9 +10,9 @@ from scipy.special import digamma, gammaln, logsumexp
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-import skmvae._objective as objective_module
-from skmvae._distributions import GaussianLikelihood
-from skmvae._objective import (
+import skmvae._model.objective as objective_module
+from skmvae._model.distributions import GaussianLikelihood
+from skmvae._model.objective import (
     OBJECTIVES,
     ObjectiveTerms,
     log_likelihood_bound,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from networks import data, generator, settings, small_network
 
-from skmvae._epoch import DivergenceError
-from skmvae._runtime import ScaledRows
-from skmvae._training import train
+from skmvae._fit.epoch import DivergenceError
+from skmvae._fit.training import train
+from skmvae._machine.rows import ScaledRows
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._batches import batches_of
-from ._graphs import GraphedStep
-from ._network import MixtureVAE
-from ._objective import ObjectiveTerms, objective_terms
-from ._runtime import ScaledRows, make_generator, no_gradients
+from .._machine.rows import ScaledRows
+from .._machine.runtime import make_generator, no_gradients
+from .._model.network import MixtureVAE
+from .._model.objective import ObjectiveTerms, objective_terms
+from .batches import batches_of
+from .graphs import GraphedStep
 
 # The noise variance is one scalar that has to follow the reconstruction error down by orders of
 # magnitude; at the pace of the weights it lags behind for most of a short fit.

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ._epoch import DivergenceError, Trainer, TrainingSettings
-from ._network import MixtureVAE
-from ._objective import ObjectiveTerms
-from ._runtime import ScaledRows, finish, gradients, keep_freed_memory
+from .._machine.rows import ScaledRows
+from .._machine.runtime import finish, gradients, keep_freed_memory
+from .._model.network import MixtureVAE
+from .._model.objective import ObjectiveTerms
+from .epoch import DivergenceError, Trainer, TrainingSettings
 
 logger = logging.getLogger("skmvae")
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._dhsic import dhsic, log_rbf_gram
-from ._distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
-from ._network import MixtureVAE, Posterior
-from ._runtime import matrix_products
+from .._machine.runtime import matrix_products
+from .dhsic import dhsic, log_rbf_gram
+from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
+from .network import MixtureVAE, Posterior
 
 
 class ObjectiveTerms(NamedTuple):

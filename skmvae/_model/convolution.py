@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._layers import ComponentLinear
+from .layers import ComponentLinear
 
 
 class ImageShape(NamedTuple):

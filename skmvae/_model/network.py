@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._distributions import LIKELIHOODS
+from .distributions import LIKELIHOODS
 
 # Added to the softplus that gives standard deviations and concentrations: softplus underflows
 # to 0 in float32, and both go through a logarithm.

@@ -1,0 +1,128 @@
+"""Devices, precision, generators, autograd contexts, Ctrl-C and malloc."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Result = TypeVar("Result")
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device for a ``device`` parameter; ValueError when this machine has none such."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is not a device: {error}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not supported; use 'auto', 'cpu' or 'cuda'.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} is not available: torch sees {torch.cuda.device_count()} CUDA "
+            "devices. Use device='auto' or device='cpu'."
+        )
+    return resolved
+
+
+def inference_device(device: str) -> torch.device:
+    """Like ``resolve_device``, but the CPU, with a warning, where there is no such device.
+
+    A model fitted on a GPU can be used on a machine without one.
+    """
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        warnings.warn(f"{error} Computing on the CPU.", stacklevel=4)
+        return torch.device("cpu")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What a ``precision`` parameter means on the device: float32 or bfloat16."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        has_units = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # Older versions of torch cannot tell.
+        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+        has_units = capabilities.get("amx_bf16", False)
+    return "bfloat16" if has_units else "float32"
+
+
+def matrix_products(precision: str, device: torch.device) -> torch.autocast:
+    """Context in which torch's matrix products have ``precision``, in this thread alone.
+
+    Without autocast's cache: a step casts each weight once, and the cache belongs to the process.
+    """
+    return torch.autocast(
+        device.type,
+        dtype=torch.bfloat16,
+        enabled=precision == "bfloat16",
+        cache_enabled=False,
+    )
+
+
+def make_generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def draw_seed(random_state) -> int:
+    """A seed from an int, a RandomState, or (None) the operating system's entropy.
+
+    scikit-learn takes None to mean NumPy's global generator; this package never advances a
+    generator that is not its own.
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    return int(random_state)
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Training works the same inside a caller's no_grad, inference_mode or autocast."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def no_gradients() -> Iterator[None]:
+    with (
+        torch.inference_mode(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+def finish(function: Callable[[], Result]) -> tuple[Result, KeyboardInterrupt | None]:
+    """The result of ``function``, and the Ctrl-C that it was called again after, if one came.
+
+    For the short work after training, which one Ctrl-C must not throw away. A second one does.
+    """
+    try:
+        return function(), None
+    except KeyboardInterrupt as interruption:
+        return function(), interruption
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that a training step frees for the next step.
+
+    Freeing one block of just under 32 MB raises malloc's own threshold for returning memory to the
+    system. Otherwise every step returns its gradients and pays for their pages again.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

@@ -1,0 +1,1 @@
+"""The mathematics: plain torch, testable on tensors alone."""
