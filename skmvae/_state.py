@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
-from ._machine.runtime import gradients
+from ._machine.runtime import gradients, torch_dtype
 from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE
 from ._version import __version__
@@ -18,7 +19,7 @@ from ._version import __version__
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkState:
     """Everything that inference needs; replaced as a whole, never changed in place."""
 
@@ -82,16 +83,18 @@ def new_network(
     return network
 
 
-def load_network(state: NetworkState, device: torch.device) -> MixtureVAE:
-    """The network of a fitted estimator, to read: on a CPU it shares the memory of ``state``."""
+def load_network(
+    state: NetworkState, device: torch.device, dtype: DTypeLike = np.float32
+) -> MixtureVAE:
+    """The network of a fitted estimator, to read: it may share the memory of ``state``."""
     network = _skeleton(state)
     tensors = {
         # torch warns of an array that it must not write to, such as a memory-mapped file.
-        name: torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+        name: torch.from_numpy(array if array.flags.writeable else array.copy())
         for name, array in state.arrays.items()
     }
     network.load_state_dict(tensors, assign=True)
-    return network.eval()
+    return network.to(device, torch_dtype(dtype)).eval()
 
 
 def check_state(state: NetworkState) -> None:

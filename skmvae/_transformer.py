@@ -317,7 +317,7 @@ class MVAETransformer(
         if previous is not None:
             split_seed = self._split_seed
         state = self._untrained_state(X, previous)
-        training, held_out = self._split(len(X), split_seed)
+        training, held_out = self._split(X.shape[0], split_seed)
         network = new_network(state, make_generator(network_seed, device), device)
         if previous is not None:
             network.load_state_dict(load_network(previous, device).state_dict())
@@ -642,6 +642,7 @@ class MVAETransformer(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

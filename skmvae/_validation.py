@@ -116,14 +116,16 @@ ESTIMATOR_RULES: dict[str, Rule] = {
 }
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-    """X as a finite 2-d array of float64 or float32, uncopied where it is one already.
+def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """X as a finite 2-d array of float64 or float32, or CSR; uncopied where it is one already.
 
     Anything else becomes float64: rounded to float32 before it is centred, a large offset would
     take the digits with it.
     """
     X = _without_loss(X, "X")
-    return validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
+    return validate_data(
+        estimator, X, reset=reset, dtype=[np.float64, np.float32], accept_sparse="csr"
+    )
 
 
 def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarray:
@@ -138,7 +140,7 @@ def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarra
     return Z
 
 
-def check_unit_interval(X: np.ndarray) -> None:
+def check_unit_interval(X: Any) -> None:
     """What a Bernoulli likelihood takes: probabilities, such as grey values, or 0 and 1."""
     low, high = X.min(), X.max()
     if low < 0.0 or high > 1.0:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -332,7 +333,7 @@ class ReconstructionDisplay:
         k = len(estimator.weights_)
         components = [estimator.reconstruct(X, component=i) for i in range(k)]
         return cls(
-            np.asarray(X, dtype=float),
+            X.toarray() if issparse(X) else np.asarray(X, dtype=float),
             estimator.reconstruct(X),
             np.stack(components),
             estimator.mixing_weights(X),

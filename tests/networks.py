@@ -77,3 +77,10 @@ class FixedMixture:
 
     def decode(self, z, generator=None):
         return z @ self.weights.mT + self.biases.unsqueeze(1)
+
+
+def assert_same_to_rounding(found, expected):
+    """The promise of inference: 1e-12 in float64 and 1e-5 in float32, of the largest value."""
+    assert found.dtype == expected.dtype
+    tolerance = {"float64": 1e-12, "float32": 1e-5}[expected.dtype.name]
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=tolerance * np.abs(expected).max())

@@ -1,18 +1,19 @@
 """Rows in the network's units, and functions of them block by block."""
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
-from skmvae._machine.rows import BLOCK_ROWS, ScaledRows, map_blocks, mean_and_scale
-from skmvae._machine.runtime import make_generator
+from skmvae._machine import rows as rows_module
+from skmvae._machine.rows import ScaledRows, map_blocks, mean_and_scale, row_blocks
 
 CPU = torch.device("cpu")
-BLOCK = BLOCK_ROWS["cpu"]
 
 
 def rows_of(X, mean=0.0, scale=1.0):
@@ -109,48 +110,65 @@ def test_mean_and_scale_do_not_copy_x():
     assert peak < X.nbytes / 10
 
 
-@pytest.mark.parametrize("n_rows", [1, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
-def test_map_blocks_sees_blocks_of_one_size(n_rows):
+@given(n_rows=st.integers(1, 5000), values_a_row=st.integers(1, 2**24))
+def test_row_blocks_are_all_rows_once_and_bounded(n_rows, values_a_row):
+    blocks = row_blocks(n_rows, values_a_row)
+    assert blocks[0].start == 0
+    assert blocks[-1].stop == n_rows
+    assert all(before.stop == after.start for before, after in pairwise(blocks))
+    largest = max(block.stop - block.start for block in blocks)
+    assert 1 <= largest <= 1024
+    assert largest == 1 or largest * values_a_row <= 2**22
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 8, 29])
+def test_map_blocks_computes_each_row_once_and_no_other(n_rows, monkeypatch):
+    monkeypatch.setitem(rows_module._BLOCK_ROWS, "cpu", 8)
     X = np.random.default_rng(0).normal(size=(n_rows, 3)).astype(np.float32)
-    shapes = set()
+    sizes = []
 
     def double(block):
-        shapes.add(tuple(block.shape))
+        sizes.append(len(block))
         return 2 * block
 
-    out = map_blocks(double, rows_of(X), np.empty_like(X))
+    out = map_blocks(double, rows_of(X), np.empty_like(X), values_a_row=3)
     np.testing.assert_array_equal(out, 2 * X)
-    assert shapes == {(BLOCK, 3)}
+    assert sum(sizes) == n_rows
+    assert max(sizes) <= 8
 
 
 def test_map_blocks_refuses_to_return_nan():
     with pytest.raises(ValueError, match="rows 0 to 2 gave non-finite results"):
-        map_blocks(lambda b: b / 0.0, rows_of(np.ones((3, 2))), np.empty((3, 2)))
+        map_blocks(lambda b: b / 0.0, rows_of(np.ones((3, 2))), np.empty((3, 2)), values_a_row=2)
 
 
-@settings(deadline=None, max_examples=40)
-@given(
-    n_rows=st.integers(1, 200),
-    n_in=st.integers(1, 40),
-    n_hidden=st.sampled_from([1, 16, 33, 500, 512]),
-    seed=st.integers(0, 1000),
-)
-def test_a_row_is_bitwise_independent_of_its_neighbours(n_rows, n_in, n_hidden, seed):
-    """The fact about matrix products of one shape that inference rests on."""
-    g = make_generator(seed, CPU)
-    first = torch.randn(2, n_in, n_hidden, generator=g)
-    second = torch.randn(2, n_hidden, 7, generator=g)
-    X = torch.randn(n_rows, n_in, generator=g).numpy()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array])
+def test_sparse_rows_are_those_of_the_dense_array(container, dtype):
+    X = np.random.default_rng(0).poisson(0.3, (40, 6)).astype(dtype)
+    mean, scale = mean_and_scale(X)
+    sparse_mean, sparse_scale = mean_and_scale(container(X))
+    np.testing.assert_array_equal(sparse_mean, mean)
+    assert sparse_scale == scale
+    dense, rows = rows_of(X, mean, scale), rows_of(container(X), mean, scale)
+    assert (len(rows), rows.n_features, rows.nbytes) == (40, 6, 40 * 6 * 4)
+    for index in (slice(3, 9), np.array([7, 0, 7])):
+        assert torch.equal(rows[index], dense[index])
 
-    def network(x):
-        h = torch.relu(torch.baddbmm(first[:, :1], x.expand(2, *x.shape), first))
-        return torch.baddbmm(second[:, :1], h, second).transpose(0, 1).flatten(1)
 
-    def run(rows):
-        return map_blocks(network, rows_of(rows), np.empty((len(rows), 14), np.float32))
+def test_sparse_rows_are_densified_a_block_at_a_time():
+    X = sparse.random(20_000, 500, density=0.001, format="csr", rng=0)
+    tracemalloc.start()
+    mean, scale = mean_and_scale(X)
+    ScaledRows(X, mean, scale, CPU)[:128]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < X.shape[0] * X.shape[1] * 8 / 4
 
-    together = run(X)
-    order = np.random.default_rng(seed).permutation(n_rows)
-    np.testing.assert_array_equal(run(X[order]), together[order])
-    np.testing.assert_array_equal(run(X[:1]), together[:1])
-    np.testing.assert_array_equal(run(X[-1:]), together[-1:])
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_may_keep_the_precision_of_float64(dtype):
+    X = np.random.default_rng(0).normal(size=(5, 3))
+    tensor = ScaledRows(X, np.zeros(3), 1.0, CPU, dtype)[:]
+    assert tensor.numpy().dtype == dtype
+    np.testing.assert_array_equal(tensor, X.astype(dtype))

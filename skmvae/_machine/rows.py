@@ -6,77 +6,98 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
+from scipy import sparse
 from torch import Tensor
 
-from .runtime import no_gradients
+from .runtime import no_gradients, torch_dtype
 
-# Inference always runs on blocks of this many rows, the last one padded with zeros. Matrix
-# products choose their kernels by shape, so with one shape a row's result is bitwise the same
-# whatever rows surround it. Larger blocks hardly raise the throughput of a CPU but make a single
-# row, padded to a block, wait longer; a GPU needs them to be busy.
-BLOCK_ROWS = {"cpu": 64, "cuda": 4096}
+# Work in blocks takes no more rows at a time than this, and no more than make this many values in
+# one array: memory is bounded by it. A GPU needs large blocks to be busy.
+_BLOCK_ROWS = {"cpu": 1024, "cuda": 4096}
+_BLOCK_VALUES = {"cpu": 2**22, "cuda": 2**26}
+
+
+def row_blocks(n_rows: int, values_a_row: int, device_type: str = "cpu") -> list[slice]:
+    """All rows, in blocks whose size is bounded by their number and by that of their values."""
+    size = min(_BLOCK_ROWS[device_type], max(1, _BLOCK_VALUES[device_type] // values_a_row))
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
 class ScaledRows:
     """Rows of ``X`` in the network's units, (X - mean) / scale, made as they are asked for.
 
-    Only the rows asked for are ever copied: ``X`` may be read-only, memory-mapped, strided
-    or larger than memory.
+    Only the rows asked for are ever copied: ``X`` may be read-only, memory-mapped, strided, sparse
+    (CSR) or larger than memory.
     """
 
-    def __init__(self, X: np.ndarray, mean, scale: float, device: torch.device) -> None:
+    def __init__(
+        self, X, mean, scale: float, device: torch.device, dtype: DTypeLike = np.float32
+    ) -> None:
         self._X = X
         self._mean = np.asarray(mean, dtype=X.dtype)
         self._scale = X.dtype.type(scale)
+        self.dtype = np.dtype(dtype)
         self.device = device
 
     def __len__(self) -> int:
-        return len(self._X)
+        return self._X.shape[0]
 
     @property
     def n_features(self) -> int:
         return self._X.shape[1]
 
     @property
+    def tensor_dtype(self) -> torch.dtype:
+        return torch_dtype(self.dtype)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that all rows take on the device."""
-        return self._X.size * 4
+        return len(self) * self.n_features * self.dtype.itemsize
 
     def __getitem__(self, rows) -> Tensor:
-        """Float32 tensor on the device; ValueError if a value overflows float32."""
+        """A tensor of ``dtype`` on the device; ValueError if a value overflows it."""
         return torch.from_numpy(self.scaled(rows)).to(self.device)
 
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
         shape = (len(self), self.n_features)
         tensor = torch.empty(shape, dtype=torch.float32, device=self.device)
-        for start in range(0, len(self), BLOCK_ROWS["cuda"]):
-            block = slice(start, start + BLOCK_ROWS["cuda"])
+        for block in row_blocks(*shape, self.device.type):
             tensor[block] = self[block]
         return tensor
 
     def scaled(self, rows) -> np.ndarray:
-        """Float32 array in the network's units, on the host."""
+        """An array of ``dtype`` in the network's units, on the host."""
         with np.errstate(over="ignore", invalid="ignore"):
-            batch = np.subtract(self._X[rows], self._mean)
+            batch = np.subtract(_dense(self._X[rows]), self._mean)
             batch /= self._scale
-            batch = np.ascontiguousarray(batch, dtype=np.float32)
+            batch = np.ascontiguousarray(batch, dtype=self.dtype)
         if not np.isfinite(batch).all():
-            raise ValueError("Input contains a value too large for dtype('float32').")
+            raise ValueError(f"Input contains a value too large for dtype('{self.dtype}').")
         return batch
 
 
-def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
+def _dense(rows) -> np.ndarray:
+    return rows.toarray() if sparse.issparse(rows) else rows
+
+
+def mean_and_scale(X) -> tuple[np.ndarray, float]:
     """Column means (F,) and the root mean square of X - mean, in float64, without copying X."""
-    blocks = [slice(start, start + 1024) for start in range(0, len(X), 1024)]
+
+    def blocks():
+        return (_dense(X[block]) for block in row_blocks(*X.shape))
+
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
-        origin = X[0].astype(np.float64)
-        mean = origin + sum((X[block] - origin).sum(axis=0) for block in blocks) / len(X)
-        variances = sum(np.square(X[block] - mean).sum(axis=0) for block in blocks) / len(X)
+        first = _dense(X[:1])[0]
+        origin = first.astype(np.float64)
+        mean = origin + sum((block - origin).sum(axis=0) for block in blocks()) / X.shape[0]
+        variances = sum(np.square(block - mean).sum(axis=0) for block in blocks()) / X.shape[0]
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
-    if not variances.any() and any((X[block] != X[0]).any() for block in blocks):
+    if not variances.any() and any((block != first).any() for block in blocks()):
         raise ValueError(
             "X contains differences too small: their variance underflows dtype('float64'). "
             "Multiply X by a large number."
@@ -89,20 +110,15 @@ def mean_and_scale(X: np.ndarray) -> tuple[np.ndarray, float]:
 
 @no_gradients()
 def map_blocks(
-    function: Callable[[Tensor], Tensor], rows: ScaledRows, out: np.ndarray
+    function: Callable[[Tensor], Tensor], rows: ScaledRows, out: np.ndarray, *, values_a_row: int
 ) -> np.ndarray:
-    """Fill ``out`` (n, ...) with ``function`` of ``rows``, in blocks of one size."""
-    size = BLOCK_ROWS[rows.device.type]
-    for start in range(0, len(rows), size):
-        block = rows[start : start + size]
-        n_rows = len(block)
-        if n_rows < size:
-            block = torch.cat([block, block.new_zeros(size - n_rows, block.shape[1])])
-        result = function(block)[:n_rows].cpu().numpy()
+    """Fill ``out`` (n, ...) with ``function`` of ``rows``, which makes ``values_a_row`` at most."""
+    for block in row_blocks(len(rows), values_a_row, rows.device.type):
+        result = function(rows[block]).cpu().numpy()
         if not np.isfinite(result).all():
             raise ValueError(
-                f"rows {start} to {start + n_rows - 1} gave non-finite results: their values are "
-                "far outside the range of the training data."
+                f"rows {block.start} to {block.stop - 1} gave non-finite results: their values "
+                "are far outside the range of the training data."
             )
-        out[start : start + n_rows] = result
+        out[block] = result
     return out

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 Result = TypeVar("Result")
 
@@ -67,6 +68,11 @@ def matrix_products(precision: str, device: torch.device) -> torch.autocast:
         enabled=precision == "bfloat16",
         cache_enabled=False,
     )
+
+
+def torch_dtype(dtype: DTypeLike) -> torch.dtype:
+    """float32 or float64, as torch has it."""
+    return {"float32": torch.float32, "float64": torch.float64}[np.dtype(dtype).name]
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
