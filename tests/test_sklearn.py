@@ -1,8 +1,15 @@
-"""Every check of scikit-learn, with no expected failure, no skip of ours and no retry."""
+"""Every check of scikit-learn, with no expected failure, no skip of ours and no retry.
+
+On rows of both dtypes; with the environment variable ``SKMVAE_SEEDS=20``, for as many seeds.
+"""
+
+import os
 
 import numpy as np
 import pytest
+from networks import assert_same_to_rounding
 from scipy.special import expit
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmvae import MVAETransformer
@@ -28,18 +35,77 @@ def _squash(X):
     return expit(X if hasattr(X, "columns") else np.asarray(X))
 
 
-ESTIMATORS = [
-    MVAETransformer(max_iter=2),
-    MVAETransformer(k=1, max_iter=2),
-    MVAETransformer(architecture=MLP(hidden_layer_sizes=(512,)), max_iter=2),
-    MVAETransformer(k=2, objective="averaged", architecture=SMALL, max_iter=2),
-    MVAETransformer(objective="elbo", architecture=SMALL, max_iter=2, early_stopping=True),
-    BernoulliOfReals(likelihood="bernoulli", architecture=SMALL, max_iter=2),
+class OfFloat32(MVAETransformer):
+    """The checks give float64; this one sees float32."""
+
+    def fit(self, X, y=None):
+        return super().fit(_in_float32(X))
+
+    def transform(self, X):
+        return super().transform(_in_float32(X))
+
+    def score_samples(self, X, n_draws=16):
+        return super().score_samples(_in_float32(X), n_draws)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _in_float32(X):
+    is_double = getattr(X, "dtype", None) == np.float64
+    return X.astype(np.float32) if is_double else X
+
+
+class BernoulliOfFloat32(OfFloat32, BernoulliOfReals):
+    pass
+
+
+CONFIGURATIONS = [
+    {},
+    {"k": 1, "latent_dim": 3},
+    {"architecture": MLP(hidden_layer_sizes=(512,))},
+    {"k": 2, "objective": "averaged", "architecture": SMALL},
+    {"k": 3, "latent_dim": 2, "objective": "elbo", "early_stopping": True},
 ]
+ESTIMATORS = [
+    *(MVAETransformer(max_iter=2, **parameters) for parameters in CONFIGURATIONS),
+    *(OfFloat32(max_iter=2, **parameters) for parameters in CONFIGURATIONS),
+    BernoulliOfReals(likelihood="bernoulli", architecture=SMALL, max_iter=2),
+    BernoulliOfFloat32(likelihood="bernoulli", architecture=SMALL, max_iter=2),
+]
+
+
+@pytest.fixture(params=range(int(os.environ.get("SKMVAE_SEEDS", "1"))))
+def seed(request, monkeypatch):
+    """The checks set a seed of 0 or 1 themselves; this is added to it."""
+    original = estimator_checks.set_random_state
+    monkeypatch.setattr(
+        estimator_checks,
+        "set_random_state",
+        lambda estimator, random_state=0: original(estimator, random_state + 10 * request.param),
+    )
+
+
+@pytest.fixture
+def _float32_is_compared_as_float32(monkeypatch):
+    """Two checks compare rows to 1e-7 whatever their dtype, less than float32 has digits for."""
+    for name in ("assert_allclose", "assert_allclose_dense_sparse"):
+        original = getattr(estimator_checks, name)
+
+        def compare(found, expected, *args, original=original, **kwargs):
+            if getattr(found, "dtype", None) == getattr(expected, "dtype", None) == np.float32:
+                assert_same_to_rounding(found, expected)
+            else:
+                original(found, expected, *args, **kwargs)
+
+        monkeypatch.setattr(estimator_checks, name, compare)
 
 
 # Some checks shuffle with NumPy's global generator themselves.
 @pytest.mark.may_use_numpy_random
+@pytest.mark.usefixtures("seed", "_float32_is_compared_as_float32")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
