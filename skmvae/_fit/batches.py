@@ -103,7 +103,7 @@ class StreamedBatches:
             size = len(indices)
             staging[:size] = torch.from_numpy(self._rows.scaled(indices))
             self._x[:size].copy_(staging[:size], non_blocking=True)
-            copied.record()
+            copied.record(torch.cuda.current_stream(self._x.device))
             yield size
 
     def read(self, size: int) -> Tensor:
