@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ._machine.rows import BLOCK_ROWS, ScaledRows, map_blocks
-from ._machine.runtime import make_generator
+from ._machine.runtime import make_generator, out_of_memory_explained
 from ._model.network import mix
 from ._model.objective import log_likelihood_bound
 from ._state import NetworkState, load_network
@@ -31,7 +32,8 @@ class Inference:
     def __init__(self, state: NetworkState, device: torch.device) -> None:
         self.state = state
         self._device = device
-        self._network = load_network(state, device)
+        with self._memory():
+            self._network = load_network(state, device)
 
     @property
     def noise_variance(self) -> float | None:
@@ -117,7 +119,15 @@ class Inference:
         return codes.unflatten(1, (self.state.k, self.state.latent_dim)).transpose(0, 1)
 
     def _map(self, function: Callable[[Tensor], Tensor], rows, shape, dtype) -> np.ndarray:
-        return map_blocks(function, rows, np.empty(shape, dtype))
+        with self._memory():
+            return map_blocks(function, rows, np.empty(shape, dtype))
+
+    def _memory(self) -> AbstractContextManager[None]:
+        return out_of_memory_explained(
+            f"Ran out of memory on device={str(self._device)!r}, where rows go through the network "
+            "in blocks, however many there are. Free what other models and processes hold there, "
+            "or compute on the CPU: set_params(device='cpu') works on a fitted estimator too."
+        )
 
     def _rows(self, function: Callable[[Tensor], Tensor], rows, dtype) -> np.ndarray:
         """Like ``_map`` for a function that gives rows, which are taken back to the units of X."""
