@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._machine.rows import ScaledRows, map_blocks
-from ._machine.runtime import make_generator
+from ._machine.runtime import make_generator, out_of_memory_explained
 from ._model.network import MixtureVAE, mix
 from ._model.objective import log_likelihood_bound
 from ._state import NetworkState, load_network
@@ -130,6 +131,13 @@ class Inference:
         """(B, K d) -> (K, B, d)."""
         return codes.unflatten(1, (self.state.k, self.state.latent_dim)).transpose(0, 1)
 
+    def _memory(self) -> AbstractContextManager[None]:
+        return out_of_memory_explained(
+            f"Ran out of memory on device={str(self._device)!r}, where rows go through the network "
+            "in blocks, however many there are. Free what other models and processes hold there, "
+            "or compute on the CPU: set_params(device='cpu') works on a fitted estimator too."
+        )
+
     def _map(
         self,
         function: Callable[[MixtureVAE, Tensor], Tensor],
@@ -142,19 +150,22 @@ class Inference:
 
         Of each row the decoders make ``n_outputs`` outputs (K, F) at a time.
         """
-        network = _network_of(self.state, self._device, rows.dtype)
-        return map_blocks(
-            lambda x: function(network, x),
-            rows,
-            np.empty((len(rows), *shape), rows.dtype),
-            values_a_row=n_outputs * self.state.k * self.state.n_features,
-        )
+        with self._memory():
+            network = _network_of(self.state, self._device, rows.dtype)
+            return map_blocks(
+                lambda x: function(network, x),
+                rows,
+                np.empty((len(rows), *shape), rows.dtype),
+                values_a_row=n_outputs * self.state.k * self.state.n_features,
+            )
 
     def _rows(
         self, function: Callable[[MixtureVAE, Tensor], Tensor], rows: ScaledRows
     ) -> np.ndarray:
         """Like ``_map`` for a function that gives rows, which are taken back to the units of X."""
-        out = self._map(function, rows, (self.state.n_features,))
-        out *= self.state.scale
-        out += self.state.mean.astype(out.dtype)
-        return out
+        mean = torch.from_numpy(self.state.mean).to(self._device, rows.tensor_dtype)
+
+        def in_units_of_x(network: MixtureVAE, x: Tensor) -> Tensor:
+            return torch.add(mean, function(network, x), alpha=self.state.scale)
+
+        return self._map(in_units_of_x, rows, (self.state.n_features,))

@@ -21,6 +21,7 @@ from ._machine.runtime import (
     finish,
     inference_device,
     make_generator,
+    out_of_memory_explained,
     resolve_device,
     resolve_precision,
 )
@@ -292,13 +293,20 @@ class MVAETransformer(
             If a parameter or X is not valid; the message names it.
         DivergenceError
             If a term of the loss or a weight becomes NaN or infinite.
+        torch.OutOfMemoryError
+            If the memory of the GPU does not suffice; the message says what helps.
         """
         check_parameters(self, ESTIMATOR_RULES)
         task = FitTask(self, X, y)
         # Everything is set on a twin, whose attributes then replace all of this object's at once.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        interruption = twin._fit(check_rows(twin, X, reset=True), task)
+        with out_of_memory_explained(
+            f"fit ran out of memory with device={self.device!r}, batch_size={self.batch_size} and "
+            f"k={self.k}. Lower batch_size or k, choose narrower layers (architecture), or set "
+            "device='cpu'."
+        ):
+            interruption = twin._fit(check_rows(twin, X, reset=True), task)
         self.__dict__ = twin.__dict__
         if interruption is not None:
             raise interruption

@@ -333,7 +333,7 @@ class ReconstructionDisplay:
         k = len(estimator.weights_)
         components = [estimator.reconstruct(X, component=i) for i in range(k)]
         return cls(
-            X.toarray() if issparse(X) else np.asarray(X, dtype=float),
+            _as_dense(X),
             estimator.reconstruct(X),
             np.stack(components),
             estimator.mixing_weights(X),
@@ -585,6 +585,10 @@ class SampleDisplay:
         if ax is None:
             self.figure_.suptitle("samples")
         return self
+
+
+def _as_dense(X: Any) -> np.ndarray:
+    return np.asarray(X.toarray() if issparse(X) else X, dtype=float)
 
 
 def _panels(shape, ax, panel_size):

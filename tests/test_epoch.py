@@ -1,5 +1,8 @@
 """One epoch: the step, the optimizer, the log of the terms."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +118,19 @@ def test_every_epoch_clears_vanished_momentum(monkeypatch):
     for _ in range(2):
         trainer.run_epoch(np.arange(160), "")
     assert len(calls) == 2 * (10 // 4 + 1)
+
+
+def test_a_trainer_goes_when_the_fit_is_over():
+    """And with it the network, Adam's moments and, on a GPU, all rows; not some time later."""
+    trainer = Trainer(small_network(), data(), settings(), seed=0)
+    trainer.run_epoch(np.arange(50), "")
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_the_log_weights_batches_by_their_rows_and_starts_anew():

@@ -1,17 +1,25 @@
 """Real signals, real processes: nothing that was fitted is lost."""
 
+import gc
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV
 
 from skmvae._inference import Inference
+from skmvae.architectures import MLP
 
 # The child fits for ever, reports each finished epoch, and says what it has after Ctrl-C.
 CHILD = """
@@ -134,6 +142,106 @@ def test_ctrl_c_after_the_last_epoch_loses_nothing(make_small, digits, monkeypat
     with pytest.raises(KeyboardInterrupt):
         mvae.fit(X[:100])
     assert mvae._state is state
+
+
+class Hungry(MLP):
+    """Its encoder runs out of memory in training on more than 32 rows, and otherwise when told."""
+
+    at_rest = False
+    decoders: ClassVar = []
+
+    def build(self, n_features, latent_dim, k):
+        encoder, decoder = super().build(n_features, latent_dim, k)
+        encoder.register_forward_pre_hook(self._check)
+        self.decoders.append(weakref.ref(decoder))
+        return encoder, decoder
+
+    @staticmethod
+    def _check(encoder, inputs):
+        if inputs[0].shape[-2] > 32 if encoder.training else Hungry.at_rest:
+            raise torch.OutOfMemoryError("Tried to allocate 7 GiB.")
+
+
+@pytest.fixture
+def hungry(make_small, digits):
+    return make_small(architecture=Hungry((16,)), batch_size=32).fit(digits[0])
+
+
+def test_out_of_memory_in_fit_says_what_helps_and_keeps_the_earlier_fit(hungry, digits):
+    X, _ = digits
+    state, codes = hungry._state, hungry.transform(X)
+    hungry.set_params(batch_size=64)
+    with pytest.raises(torch.OutOfMemoryError, match=r"batch_size=64 and k=3.*7 GiB"):
+        hungry.fit(X)
+    assert hungry._state is state
+    np.testing.assert_array_equal(hungry.transform(X), codes)
+    hungry.set_params(batch_size=32).fit(X)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda mvae, X: mvae.transform(X),
+        lambda mvae, X: mvae.mixing_weights(X),
+        lambda mvae, X: mvae.reconstruct(X),
+        lambda mvae, X: mvae.inverse_transform(np.zeros((5, 6))),
+        lambda mvae, X: mvae.score(X),
+        lambda mvae, X: mvae.fit(X),  # in the mean weights, at its end
+    ],
+)
+def test_out_of_memory_at_rest_says_once_what_helps(hungry, digits, monkeypatch, use):
+    monkeypatch.setattr(Hungry, "at_rest", True)
+    with pytest.raises(torch.OutOfMemoryError, match="set_params\\(device='cpu'\\)") as raised:
+        use(hungry, digits[0])
+    assert str(raised.value).count("torch says") == 1
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
+def test_out_of_memory_is_a_failed_candidate_of_a_search(hungry, digits):
+    search = GridSearchCV(hungry, {"batch_size": [32, 64]}, cv=2)
+    with pytest.warns(FitFailedWarning, match="ran out of memory"):
+        search.fit(digits[0][:200])
+    assert search.best_params_ == {"batch_size": 32}
+
+
+def test_an_out_of_memory_error_does_not_hold_the_memory(hungry, digits):
+    """In a notebook the last error stays around."""
+    hungry.set_params(batch_size=64)
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as raised:
+            hungry.fit(digits[0])
+        assert Hungry.decoders[-1]() is None, raised
+    finally:
+        gc.enable()
+
+
+def fit_and_transform(digits, device):
+    from skmvae import MVAETransformer
+
+    X, _ = digits
+    MVAETransformer(max_iter=1, device=device).fit(X).transform(X)
+
+
+def report_error(function, arguments, reports):
+    try:
+        function(*arguments)
+        reports.put("no error")
+    except RuntimeError as error:
+        reports.put(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_forked_process_says_that_it_cannot_use_the_gpu(digits, device):
+    fit_and_transform(digits, device)
+    fork = multiprocessing.get_context("fork")
+    reports = fork.SimpleQueue()
+    child = fork.Process(target=report_error, args=(fit_and_transform, (digits, device), reports))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert "'spawn'" in reports.get()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -1,7 +1,10 @@
-"""Training on a GPU as captured graphs. All but one of the tests need a GPU."""
+"""Training on a GPU as captured graphs. Most of the tests need a GPU."""
 
 import contextlib
+import gc
 import pickle
+import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +14,7 @@ from networks import data, settings, small_network
 
 from skmvae import MVAETransformer
 from skmvae._fit import batches
-from skmvae._fit.epoch import Trainer
+from skmvae._fit.epoch import DivergenceError, Trainer
 from skmvae._fit.graphs import GraphedStep
 
 
@@ -22,6 +25,7 @@ class FakeGraph:
 
     def __init__(self):
         self.calls = []
+        self.broken = False
 
     def register_generator_state(self, generator):
         pass
@@ -31,13 +35,20 @@ class FakeGraph:
             call()
 
     @contextlib.contextmanager
-    def capture(self, **kwargs):
+    def capture(self, stream, **kwargs):
+        """Like torch's: if the step failed, its end fails too, and the stream is left as it is."""
+        before, FakeStream.current = FakeStream.current, stream
         FakeGraph.capturing = self
         yield
         FakeGraph.capturing = None
+        if self.broken:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        FakeStream.current = before
 
 
 class FakeStream:
+    current = None
+
     def __init__(self, device=None):
         pass
 
@@ -45,30 +56,139 @@ class FakeStream:
         pass
 
 
-def test_each_size_is_warmed_up_then_captured_once_then_replayed(monkeypatch):
-    """The bookkeeping alone, without a GPU: every call is one step, whichever way it is made."""
+@contextlib.contextmanager
+def on_stream(stream):
+    before, FakeStream.current = FakeStream.current, stream
+    try:
+        yield
+    finally:
+        FakeStream.current = before
+
+
+class FakeGenerator:
+    """Like torch's of old: once a capture has failed it refuses to draw."""
+
+    device = None
+
+    def __init__(self, place=0):
+        self.place = place
+        self.stuck = False
+
+    def draw(self):
+        assert not self.stuck
+        self.place += 1
+
+    def clone_state(self):
+        return FakeGenerator(self.place)
+
+    def graphsafe_set_state(self, other):
+        self.place, self.stuck = other.place, other.stuck
+
+
+class Steps:
+    """A step that takes note of itself and draws, and, as told, fails while it is captured."""
+
+    def __init__(self, failures=None):
+        self.generator = FakeGenerator()
+        self.failures = failures or {}
+        self.eager, self.taken = [], []
+
+    def __call__(self, size):
+        if FakeGraph.capturing is None:
+            self.eager.append(size)
+            self._take(size)
+        elif size in self.failures:
+            self.generator.stuck = FakeGraph.capturing.broken = True
+            raise self.failures[size]
+        else:
+            FakeGraph.capturing.calls.append(lambda: self._take(size))
+
+    def _take(self, size):
+        self.generator.draw()
+        self.taken.append(size)
+
+
+@pytest.fixture
+def _without_a_gpu(monkeypatch):
+    """The bookkeeping of GraphedStep alone."""
+    home = FakeStream()
+    monkeypatch.setattr(FakeStream, "current", home)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
-    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream.current)
+    monkeypatch.setattr(torch.cuda, "stream", on_stream)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: graph.capture(**kwargs))
-    eager, steps, prepared = [], [], []
+    yield
+    assert FakeStream.current is home
 
-    def step(size):
-        if FakeGraph.capturing is None:
-            eager.append(size)
-            steps.append(size)
-        else:
-            FakeGraph.capturing.calls.append(lambda: steps.append(size))
 
-    graphed = GraphedStep(step, lambda: prepared.append(True), torch.Generator())
+@pytest.mark.usefixtures("_without_a_gpu")
+def test_each_size_is_warmed_up_then_captured_once_then_replayed():
+    """Every call is one step, whichever way it is made."""
+    step, prepared = Steps(), []
+    graphed = GraphedStep(lambda: prepared.append(True), step.generator)
     sizes = [8, 8, 8, 8, 3] * 5
     for size in sizes:
-        graphed(size)
-    assert steps == sizes
-    assert eager == [8, 8, 8, 3, 3, 3]
+        graphed(step, size)
+    assert step.taken == sizes
+    assert step.eager == [8, 8, 8, 3, 3, 3]
     assert len(prepared) == 2
+
+
+@pytest.mark.usefixtures("_without_a_gpu")
+@pytest.mark.parametrize("failing", [8, 3])
+def test_if_a_capture_fails_training_goes_on_with_one_warning(failing):
+    """Also when the larger size has its graph already, which shares the generator."""
+    step = Steps({failing: RuntimeError("operation not permitted\nCompile with CUDA_DSA")})
+    graphed = GraphedStep(lambda: None, step.generator)
+    sizes = [8, 8, 8, 8, 3] * 5
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for size in sizes:
+            graphed(step, size)
+    assert [str(w.message).rpartition("slowly: ")[2] for w in warned] == ["operation not permitted"]
+    assert step.taken == sizes
+    assert step.generator.place == len(sizes)
+    assert step.eager == (sizes if failing == 8 else [8, 8, 8, 3, 3, 3, *sizes[19:]])
+
+
+@pytest.mark.usefixtures("_without_a_gpu")
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), torch.OutOfMemoryError("512 GiB"), DivergenceError("NaN")]
+)
+def test_what_is_no_fault_of_the_capture_is_raised(error):
+    step = Steps({8: error})
+    graphed = GraphedStep(lambda: None, step.generator)
+    for _ in range(3):
+        graphed(step, 8)
+    with pytest.raises(type(error)) as raised:
+        graphed(step, 8)
+    assert raised.value is error
+
+
+@pytest.mark.usefixtures("_without_a_gpu")
+def test_a_failed_capture_lets_go_of_what_the_step_made():
+    made = []
+
+    def step(size):
+        tensor = torch.ones(size)
+        made.append(weakref.ref(tensor))
+        if FakeGraph.capturing is not None:
+            FakeGraph.capturing.broken = True
+            raise RuntimeError("no")
+
+    graphed = GraphedStep(lambda: None, FakeGenerator())
+    gc.disable()
+    try:
+        for _ in range(3):
+            graphed(step, 8)
+        with pytest.warns(UserWarning, match="could not be captured"):
+            graphed(step, 8)
+    finally:
+        gc.enable()
+    assert len(made) == 5
+    assert not any(tensor() is not None for tensor in made)
 
 
 def trained(graphed, precision="float32", likelihood="gaussian", objective="melbo", n_rows=100):
@@ -76,9 +196,9 @@ def trained(graphed, precision="float32", likelihood="gaussian", objective="melb
     network = small_network(likelihood=likelihood, hidden=(64,)).cuda()
     rows = data(n_rows, device="cuda")
     trainer = Trainer(network, rows, settings(precision=precision, objective=objective), seed=0)
-    assert isinstance(trainer._run_step, GraphedStep)
+    assert isinstance(trainer._graphed, GraphedStep)
     if not graphed:
-        trainer._run_step = trainer._step
+        trainer._graphed = None
     shuffler = np.random.default_rng(0)
     terms = [trainer.run_epoch(shuffler.permutation(n_rows), "") for _ in range(8)]
     weights = torch.cat([p.detach().flatten() for p in network.parameters()])
@@ -92,7 +212,7 @@ def test_graphs_give_what_the_plain_step_gives(precision, objective):
     """The same draws, too: the generator goes on where the graph before left it."""
     weights, terms, trainer = trained(True, precision, objective=objective)
     expected_weights, expected_terms, _ = trained(False, precision, objective=objective)
-    assert sorted(trainer._run_step._graphs) == [4, 16]
+    assert sorted(trainer._graphed._graphs) == [4, 16]
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-3, atol=1e-4)
 

@@ -35,6 +35,17 @@ def test_inference_falls_back_to_the_cpu_with_a_warning():
         assert inference_device("cuda:99") == CPU
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("resolve", [resolve_device, inference_device])
+def test_a_forked_process_is_told_what_to_do(monkeypatch, device, resolve):
+    """As torch sees it, and before anything else is asked of the GPU; no silent way to the CPU."""
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RuntimeError, match=f"device='{device}'.*forked subprocess.*loky.*'spawn'"):
+        resolve(device)
+
+
 def test_seeds():
     assert draw_seed(7) == draw_seed(np.int64(7)) == 7
     assert draw_seed(None) != draw_seed(None)

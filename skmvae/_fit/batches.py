@@ -101,9 +101,9 @@ class StreamedBatches:
             copied.synchronize()  # with the copy of two batches ago
             indices = order[start : start + self._batch_size]
             size = len(indices)
-            staging[:size] = torch.from_numpy(self._rows.scaled(indices))
+            staging[:size] = self._rows.on_host(indices)
             self._x[:size].copy_(staging[:size], non_blocking=True)
-            copied.record()
+            copied.record(torch.cuda.current_stream(self._x.device))
             yield size
 
     def read(self, size: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +65,11 @@ class Trainer:
         self._optimizer = _make_optimizer(network, settings.learning_rate, rows.device)
         self._batches = batches_of(rows, settings.batch_size)
         self._log = _TermsLog(math.ceil(len(rows) / settings.batch_size), rows.device)
-        self._run_step: Callable[[int], None] = self._step
-        if rows.device.type == "cuda":
-            self._run_step = GraphedStep(self._step, self._optimizer.zero_grad, self._generator)
+        self._graphed = (
+            GraphedStep(self._optimizer.zero_grad, self._generator)
+            if rows.device.type == "cuda"
+            else None
+        )
 
     def run_epoch(self, order: np.ndarray, where: str) -> ObjectiveTerms:
         """Train on the rows ``order`` in turn; the terms of the loss, means over these rows."""
@@ -94,6 +95,12 @@ class Trainer:
             self._log.add(self._terms(self._batches.read(size), generator))
             sizes.append(size)
         return self._log.means(sizes, where)
+
+    def _run_step(self, size: int) -> None:
+        if self._graphed is None:
+            self._step(size)
+        else:
+            self._graphed(self._step, size)
 
     def _step(self, size: int) -> None:
         """One gradient step on the next ``size`` rows. Reads no value: a GPU would have to wait."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
@@ -15,56 +17,93 @@ _ONE_CAPTURE_AT_A_TIME = Lock()
 # workspaces, and the optimizer makes its state.
 _WARM_UP_CALLS = 3
 
+# Since then a graph finds the generators that it draws from, and to register one is deprecated.
+_GENERATORS_ARE_REGISTERED = torch.__version__ < "2.14"
+
 
 class GraphedStep:
-    """``step(size)`` as one CUDA graph for each size of batch, the smaller last one included.
+    """A step as one CUDA graph for each size of batch, the smaller last one included.
 
     Everything that changes between calls has to live on the device: the rows, the place in them,
     the state of ``generator``, the log of the terms. ``prepare`` is called before a capture; it
-    drops the gradients, so that each graph makes its own.
+    drops the gradients, so that each graph makes its own. If a capture fails, steps are run one by
+    one from there on.
     """
 
-    def __init__(
-        self,
-        step: Callable[[int], None],
-        prepare: Callable[[], None],
-        generator: torch.Generator,
-    ) -> None:
-        self._step = step
+    def __init__(self, prepare: Callable[[], None], generator: torch.Generator) -> None:
         self._prepare = prepare
         self._generator = generator
         self._stream = torch.cuda.Stream(generator.device)
         self._calls: Counter[int] = Counter()
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._captures = True
 
-    def __call__(self, size: int) -> None:
+    def __call__(self, step: Callable[[int], None], size: int) -> None:
+        """``step(size)``, which has to be the same step every time.
+
+        It is not kept here: its owner keeps this object, and a cycle of the two would hold all
+        that the step has on the device until Python's garbage collector happens to run.
+        """
+        if self._captures and size not in self._graphs and self._calls[size] == _WARM_UP_CALLS:
+            self._try_to_capture(step, size)
         if size in self._graphs:
             self._graphs[size].replay()
-        elif self._calls[size] < _WARM_UP_CALLS:
-            self._calls[size] += 1
-            self._run_aside(size)
         else:
-            self._graphs[size] = self._capture(size)
-            self._graphs[size].replay()
+            self._calls[size] += 1
+            self._run_aside(step, size)
 
-    def _run_aside(self, size: int) -> None:
+    def _run_aside(self, step: Callable[[int], None], size: int) -> None:
         """On the stream that captures, after what is queued and before what will be."""
         current = torch.cuda.current_stream(self._generator.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            self._step(size)
+            step(size)
         current.wait_stream(self._stream)
 
-    def _capture(self, size: int) -> torch.cuda.CUDAGraph:
+    def _try_to_capture(self, step: Callable[[int], None], size: int) -> None:
+        try:
+            self._graphs[size] = self._capture(step, size)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # These frames hold what the step made on the device, and their own failure.
+            traceback.clear_frames(error.__traceback__)
+            self._captures = False
+            self._graphs.clear()
+            # Older versions of torch leave the generator in the capture, refusing to draw outside.
+            self._generator.graphsafe_set_state(self._generator.clone_state())
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                "The training step could not be captured as a CUDA graph, so fit goes on without "
+                f"one, more slowly: {reason}",
+                stacklevel=2,
+            )
+
+    def _capture(self, step: Callable[[int], None], size: int) -> torch.cuda.CUDAGraph:
         """Records the step; nothing is computed until the replay."""
         self._prepare()
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        # "thread_local": another thread may be computing on the GPU meanwhile.
-        with (
-            _ONE_CAPTURE_AT_A_TIME,
-            torch.cuda.device(self._generator.device),
-            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            self._step(size)
+        # On the device that is current a graph also makes what it takes for the generator.
+        with _ONE_CAPTURE_AT_A_TIME, torch.cuda.device(self._generator.device):
+            graph = torch.cuda.CUDAGraph()
+            if _GENERATORS_ARE_REGISTERED:
+                graph.register_generator_state(self._generator)
+            self._record(graph, step, size)
         return graph
+
+    def _record(self, graph, step: Callable[[int], None], size: int) -> None:
+        failure: BaseException | None = None
+        try:
+            with (
+                # torch.cuda.graph leaves its stream current if the capture that it ends is broken.
+                torch.cuda.stream(self._stream),
+                # "thread_local": another thread may be computing on the GPU meanwhile.
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                try:
+                    step(size)
+                except BaseException as error:
+                    failure = error
+        finally:
+            # What the step raised, be it Ctrl-C, is the reason for what ending its capture raises.
+            if failure is not None:
+                raise failure

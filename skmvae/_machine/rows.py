@@ -36,7 +36,7 @@ class ScaledRows:
     ) -> None:
         self._X = X
         self._mean = np.asarray(mean, dtype=X.dtype)
-        self._scale = X.dtype.type(scale)
+        self._scale = scale
         self.dtype = np.dtype(dtype)
         self.device = device
 
@@ -58,25 +58,29 @@ class ScaledRows:
 
     def __getitem__(self, rows) -> Tensor:
         """A tensor of ``dtype`` on the device; ValueError if a value overflows it."""
-        return torch.from_numpy(self.scaled(rows)).to(self.device)
+        return self.on_host(rows).to(self.device)
 
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
         shape = (len(self), self.n_features)
-        tensor = torch.empty(shape, dtype=torch.float32, device=self.device)
+        tensor = torch.empty(shape, dtype=self.tensor_dtype, device=self.device)
         for block in row_blocks(*shape, self.device.type):
             tensor[block] = self[block]
         return tensor
 
-    def scaled(self, rows) -> np.ndarray:
-        """An array of ``dtype`` in the network's units, on the host."""
+    def on_host(self, rows) -> Tensor:
+        """The same on the host."""
         with np.errstate(over="ignore", invalid="ignore"):
-            batch = np.subtract(_dense(self._X[rows]), self._mean)
-            batch /= self._scale
-            batch = np.ascontiguousarray(batch, dtype=self.dtype)
-        if not np.isfinite(batch).all():
+            centred = torch.from_numpy(np.subtract(_dense(self._X[rows]), self._mean))
+        batch = centred.div_(self._scale).to(self.tensor_dtype).contiguous()
+        if not is_finite(batch):
             raise ValueError(f"Input contains a value too large for dtype('{self.dtype}').")
         return batch
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; their sum, mostly, is enough to say so and takes a single pass."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def _dense(rows) -> np.ndarray:
@@ -113,12 +117,13 @@ def map_blocks(
     function: Callable[[Tensor], Tensor], rows: ScaledRows, out: np.ndarray, *, values_a_row: int
 ) -> np.ndarray:
     """Fill ``out`` (n, ...) with ``function`` of ``rows``, which makes ``values_a_row`` at most."""
+    filled = torch.from_numpy(out)
     for block in row_blocks(len(rows), values_a_row, rows.device.type):
-        result = function(rows[block]).cpu().numpy()
-        if not np.isfinite(result).all():
+        result = function(rows[block])
+        if not is_finite(result):
             raise ValueError(
                 f"rows {block.start} to {block.stop - 1} gave non-finite results: their values "
                 "are far outside the range of the training data."
             )
-        out[block] = result
+        filled[block] = result
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,8 @@ Result = TypeVar("Result")
 
 def resolve_device(device: str) -> torch.device:
     """The torch device for a ``device`` parameter; ValueError when this machine has none such."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved = torch.device(_best_device() if device == "auto" else device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device={device!r} is not a device: {error}") from error
     if resolved.type not in ("cpu", "cuda"):
@@ -29,7 +28,25 @@ def resolve_device(device: str) -> torch.device:
             f"device={device!r} is not available: torch sees {torch.cuda.device_count()} CUDA "
             "devices. Use device='auto' or device='cpu'."
         )
+    if resolved.type == "cuda":
+        _start_cuda(device)
     return resolved
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _start_cuda(device: str) -> None:
+    """RuntimeError where torch cannot: in a process forked from one that uses CUDA, above all."""
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"device={device!r} cannot be used in this process: {error}. A process forked from one "
+            "that has used CUDA cannot use it too: start it with joblib's loky (the default of "
+            "n_jobs) or multiprocessing's 'spawn', or set device='cpu'."
+        ) from error
 
 
 def inference_device(device: str) -> torch.device:
@@ -73,6 +90,19 @@ def matrix_products(precision: str, device: torch.device) -> torch.autocast:
 def torch_dtype(dtype: DTypeLike) -> torch.dtype:
     """float32 or float64, as torch has it."""
     return {"float32": torch.float32, "float64": torch.float64}[np.dtype(dtype).name]
+
+
+@contextmanager
+def out_of_memory_explained(what: str) -> Iterator[None]:
+    """The same type of error, for those who handle it, that says what ran out and what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):  # explained further in
+            raise
+        # These frames hold what fills the memory, for as long as somebody holds the error.
+        traceback.clear_frames(error.__traceback__)
+        raise torch.OutOfMemoryError(f"{what} torch says: {error}") from error
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:

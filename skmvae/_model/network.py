@@ -85,4 +85,5 @@ def _check_shape(stack: str, output: Tensor, expected: tuple[int, int, int]) -> 
 
 def mix(means: Tensor, weights: Tensor) -> Tensor:
     """sum_k w_k y_k, equation 5: (K, B, F) and (B, K) -> (B, F)."""
-    return torch.einsum("bk,kbf->bf", weights, means)
+    # On a CPU einsum copies weights with gaps row by row.
+    return torch.einsum("bk,kbf->bf", weights.contiguous(), means)
