@@ -24,8 +24,12 @@ def log_rbf_gram(z: Tensor, gamma: float | None = None, *, rows: slice = slice(N
     # z.z' - |z|^2 / 2 - |z'|^2 / 2 in one product: every pass over (K, n, n) counts.
     left = torch.cat([z, minus_half_squares, ones], dim=-1)
     right = torch.cat([z, ones, minus_half_squares], dim=-1)
-    # Rounding can leave it above zero, where the exponential of widely spread codes overflows.
-    return torch.bmm(left[:, rows], right.mT).clamp(max=0.0)
+    # Rounding can leave it above zero, where the exponential of widely spread codes overflows,
+    # and the diagonal, the distance of a row to itself, far below: a row of zeros has no logarithm.
+    log_gram = torch.bmm(left[:, rows], right.mT).clamp(max=0.0)
+    with torch.no_grad():  # its gradient is zero as it stands, but for rounding
+        log_gram.diagonal(offset=rows.start or 0, dim1=1, dim2=2).zero_()
+    return log_gram
 
 
 def dhsic(log_gram: Tensor) -> Tensor:
