@@ -71,16 +71,31 @@ def test_gradients_hold_inside_every_mode_of_the_caller():
         assert not (torch.ones(2, requires_grad=True) * 2).requires_grad
 
 
-def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
-    for units in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda u=units: {"amx_bf16": u})
-        assert resolve_precision("auto", CPU) == ("bfloat16" if units else "float32")
-        for precision in ("float32", "bfloat16"):
-            assert resolve_precision(precision, CPU) == precision
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"neon": True, "bf16": True}, "bfloat16"),
+        ({"neon": True, "bf16": False}, "float32"),
+    ],
+)
+def test_precision_auto_takes_what_the_hardware_has(units, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    assert resolve_precision("auto", CPU) == expected
+    for precision in ("float32", "bfloat16"):
+        assert resolve_precision(precision, CPU) == precision
 
 
 def test_precision_auto_is_float32_where_torch_cannot_tell(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_precision("auto", CPU) == "float32"
+
+
+def test_precision_auto_is_float32_without_onednn(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True}, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert resolve_precision("auto", CPU) == "float32"
 
 
