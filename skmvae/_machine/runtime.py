@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,8 +14,8 @@ from numpy.typing import DTypeLike
 
 Result = TypeVar("Result")
 
-# torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and on AMD's
-# AVX-512; on Arm by its documentation alone.
+# torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and AMD's
+# AVX-512, on Arm by its documentation alone.
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
@@ -76,7 +76,7 @@ def _multiplies_bfloat16_faster(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Older versions of torch cannot tell what the CPU has; builds without oneDNN cannot use it.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.backends.mkldnn.is_available() and any(
         capabilities.get(unit, False) for unit in _BFLOAT16_UNITS
     )
