@@ -41,15 +41,15 @@ class Stepwise:
 class Ours(Stepwise):
     """The steps of ``MVAETransformer.fit``, as its training loop makes them."""
 
-    def __init__(self, X, *, k, latent_dim, batch_size, precision, device, likelihood="bernoulli"):
+    def __init__(self, X, *, k, latent_dim, batch_size, precision, device, hidden=HIDDEN):
         self.device = device
         device = torch.device(device)
         state = NetworkState(
-            architecture=MLP(),
+            architecture=MLP((hidden, hidden)),
             n_features=X.shape[1],
             latent_dim=latent_dim,
             k=k,
-            likelihood=likelihood,
+            likelihood="bernoulli",
             weight_concentration_prior=1 / k,
             mean=np.zeros(X.shape[1]),
             scale=1.0,

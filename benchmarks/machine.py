@@ -1,5 +1,6 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and where it is kept: one file a kind of machine."""
 
+import json
 import platform
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def print_machine():
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        "AMX": bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")),
+        "AMX": _has("amx_bf16"),
+        "AVX512_BF16": _has("avx512_bf16"),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "Python": platform.python_version(),
         "torch": torch.__version__,
@@ -27,6 +29,25 @@ def print_machine():
     for name, value in record.items():
         print(f"{name}: {value}")
     return record
+
+
+def kind(device="cpu"):
+    """What figures depend on most, as part of a file's name."""
+    if device != "cpu":
+        return torch.cuda.get_device_name().lower().replace(" ", "_")
+    units = ("amx_bf16", "avx512_bf16")
+    return next((u for u in units if _has(u)), torch.backends.cpu.get_cpu_capability().lower())
+
+
+def save(name, figures, device="cpu"):
+    """Keep the figures in results/, beside those of other parts and in place of their own."""
+    path = Path(__file__).parent / "results" / f"{name}_{kind(device)}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**kept, **figures}, indent=2) + "\n")
+
+
+def _has(unit):
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get(unit))
 
 
 def _processor():

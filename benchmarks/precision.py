@@ -8,11 +8,9 @@ codes. Lower precision is free if the means differ by no more than the seeds do.
 """
 
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
-from machine import print_machine
+from machine import print_machine, save
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
@@ -45,7 +43,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--save", action="store_true", help="keep the figures in results/")
     arguments = parser.parse_args()
     mnist = fetch_mnist()
     result = {"machine": print_machine(), "fits": []}
@@ -57,8 +55,8 @@ def main():
                 print(f"\n{'':10}{'seed':>5}" + "".join(f"{name:>18}" for name in figures))
             values = "".join(f"{value:18.2f}" for value in figures.values())
             print(f"{precision:10}{seed:5d}{values}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.save:
+        save("precision", result)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ steps
     own trainer, which trains one component (skipped if pythae is not installed), of ours in each
     precision, and of the floor: the step's matrix products in isolation and one pass of Adam. All
     take turns of ten steps, after two to warm up, in one process; medians.
+phases
+    Where the time of a step goes (on a CPU).
 inference
     Rows a second through ``transform`` and ``reconstruct``, beside their matrix products alone.
 memory
@@ -24,8 +26,6 @@ digits
 
 import argparse
 import importlib.util
-import json
-from pathlib import Path
 
 import growth
 import inference
@@ -33,12 +33,12 @@ import memory
 import numpy as np
 import steps
 import torch
-from machine import print_machine
+from machine import print_machine, save
 
 from skmvae.datasets import fetch_mnist
 
 N_ROWS, N_FEATURES, LATENT_DIM = 60_000, 784, 20
-PARTS = ("steps", "inference", "memory", "growth", "digits")
+PARTS = ("steps", "phases", "inference", "memory", "growth", "digits")
 
 
 def run_steps(X, arguments):
@@ -74,7 +74,7 @@ def main():
     parser.add_argument("--k", type=int, help="steps: only with this many components")
     parser.add_argument("--steps", type=int, default=60, help="steps counted, at least 30")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--save", action="store_true", help="keep the figures in results/")
     arguments = parser.parse_args()
     if arguments.mnist:
         X = fetch_mnist().X_train
@@ -82,16 +82,18 @@ def main():
         X = np.random.default_rng(0).random((N_ROWS, N_FEATURES), dtype=np.float32)
     parts = {
         "steps": lambda: run_steps(X, arguments),
+        "phases": lambda: steps.phases(X, latent_dim=LATENT_DIM, n_steps=arguments.steps),
         "inference": lambda: inference.measure(X, arguments.quick, arguments.device),
         "memory": lambda: memory.measure(arguments.quick, arguments.device),
         "growth": lambda: growth.measure(X, arguments.quick, arguments.device),
         "digits": lambda: growth.digits(arguments.device),
     }
     result = {"machine": print_machine()}
-    for name in [arguments.only] if arguments.only else PARTS:
+    every = PARTS if arguments.device == "cpu" else [part for part in PARTS if part != "phases"]
+    for name in [arguments.only] if arguments.only else every:
         result[name] = parts[name]()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.save:
+        save("speed_mnist" if arguments.mnist else "speed_random", result, arguments.device)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,36 @@ def compare(X, *, k, latent_dim, batch_size, n_steps, n_before, device, with_pyt
     }
 
 
+def phases(X, *, latent_dim, n_steps, k=4, batch_size=128):
+    """Milliseconds of a step's parts, medians over interleaved turns.
+
+    ``calls`` is a whole step of a network that has next to nothing to compute: what Python and
+    torch take to call its operations. ``rest`` is what is left of the step: passes over
+    activations, and products and Adam finding less in the caches than in isolation.
+    """
+    common = {"k": k, "latent_dim": latent_dim, "batch_size": batch_size}
+    results = {}
+    for name, precision in OURS.items():
+        whole = Ours(X, precision=precision, device="cpu", **common)
+        calls = Ours(X[:, :8].copy(), precision=precision, device="cpu", hidden=8, **common)
+        floor = Floor(n_features=X.shape[1], precision=precision, **common)
+        parts = {
+            "step": whole.run,
+            "products": floor.products,
+            "Adam": floor.adam,
+            "calls": calls.run,
+        }
+        times = {part: [] for part in parts}
+        for _ in range(math.ceil(n_steps / TURN)):
+            for part, run in parts.items():
+                times[part] += run(WARM_UP + TURN)[WARM_UP:]
+        ms = {part: 1e3 * statistics.median(values) for part, values in times.items()}
+        ms["rest"] = ms["step"] - ms["products"] - ms["Adam"] - ms["calls"]
+        results[name] = ms
+        print(f"{name:18}" + "".join(f"  {part} {value:.2f}" for part, value in ms.items()))
+    return results
+
+
 def print_table(cases):
     """One row a case, and how far each of ours is from the others and from its floor."""
     print(
