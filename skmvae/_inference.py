@@ -163,7 +163,7 @@ class Inference:
         self, function: Callable[[MixtureVAE, Tensor], Tensor], rows: ScaledRows
     ) -> np.ndarray:
         """Like ``_map`` for a function that gives rows, which are taken back to the units of X."""
-        mean = torch.from_numpy(self.state.mean).to(self._device, rows.tensor_dtype)
+        mean = torch.tensor(self.state.mean, device=self._device, dtype=rows.tensor_dtype)
 
         def in_units_of_x(network: MixtureVAE, x: Tensor) -> Tensor:
             return torch.add(mean, function(network, x), alpha=self.state.scale)

@@ -79,8 +79,9 @@ def test_grid_search_gives_the_same_in_one_process_and_in_two(grid, pipe, digits
     with parallel_backend("loky", inner_max_num_threads=torch.get_num_threads()):
         parallel = GridSearchCV(pipe, grid, cv=2, n_jobs=2).fit(X, y)
     key = "mean_test_score"
-    np.testing.assert_array_equal(serial.cv_results_[key], parallel.cv_results_[key])
+    np.testing.assert_allclose(serial.cv_results_[key], parallel.cv_results_[key])
     assert serial.best_params_ == parallel.best_params_
+    # A refit in this process: trained anew, not taken from a worker.
     np.testing.assert_array_equal(
         serial.best_estimator_[0].transform(X), parallel.best_estimator_[0].transform(X)
     )

@@ -176,6 +176,20 @@ def test_float32_and_float64_agree_to_the_rounding_of_float32(fitted, digits):
         assert_same_to_rounding(method(X).astype(np.float32), method(X.astype(np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "k"), [((2, 5), 3), ((3, 5), 10), ((30, 1), 3), ((1, 1), 3), ((5, 20_000), 2)]
+)
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_tables_of_extreme_shapes(shape, k, likelihood, make_small):
+    X = np.random.default_rng(0).random(shape)
+    mvae = make_small(k=k, likelihood=likelihood).fit(X)
+    assert mvae.transform(X).shape == (shape[0], 2 * k)
+    for rows in (mvae.reconstruct(X), mvae.inverse_transform(mvae.transform(X))):
+        assert rows.shape == shape
+    assert np.isfinite(mvae.score_samples(X)).all()
+    assert mvae.sample(2, random_state=0).shape == (2, shape[1])
+
+
 def test_x_is_never_modified_and_never_aliased(make_small, digits):
     X = np.array(digits[0])
     before = X.copy()

@@ -129,7 +129,7 @@ def test_sparse_rows_give_what_the_dense_array_gives(container, likelihood, make
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, bool])
 def test_sparse_rows_of_other_types(dtype, make_small):
-    X = sp.random(60, 8, density=0.3, format="csr", rng=0).astype(bool).astype(dtype)
+    X = sp.csr_array((np.random.default_rng(0).random((60, 8)) < 0.3).astype(dtype))
     codes = make_small().fit_transform(X)
     assert codes.dtype == (np.float32 if dtype is np.float32 else np.float64)
 
