@@ -38,8 +38,8 @@ def _network_of(state: NetworkState, device: torch.device, dtype: np.dtype) -> M
 class Inference:
     """The network of ``state`` on a device. n rows, F features, d latent dimensions.
 
-    Deterministic: posterior means and expected weights, never a draw of its own. It computes in
-    the dtype of the array that it is given, and so do its results have it.
+    Deterministic: posterior means and expected weights, never a draw of its own. Results are
+    computed in the dtype of the array that they are asked for, and have it.
     """
 
     def __init__(self, state: NetworkState, device: torch.device) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 
 from skmvae import MVAETransformer
@@ -276,6 +277,17 @@ def test_a_table_of_pandas(make_small, digits):
     shown = ReconstructionDisplay.from_estimator(mvae, X[:2])
     assert_array_equal(shown.original, digits[0][:2])
     assert_array_equal(shown.mixture, plain.reconstruct(digits[0][:2]))
+
+
+def test_sparse_rows(fitted, digits):
+    X = csr_array(digits[0][:3])
+    shown = ReconstructionDisplay.from_estimator(fitted, X)
+    assert_array_equal(shown.original, digits[0][:3])
+    assert_array_equal(shown.mixture, fitted.reconstruct(digits[0][:3]))
+    assert_array_equal(
+        ComponentUsageDisplay.from_estimator(fitted, X).usage,
+        ComponentUsageDisplay.from_estimator(fitted, digits[0][:3]).usage,
+    )
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
