@@ -91,8 +91,8 @@ class Inference:
 
         return self._rows(decode, ScaledRows(Z, 0.0, 1.0, self._device, Z.dtype))
 
-    def generate(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-        """sum_k w_k y_k for w ~ Dir(c, ..., c) and z_k ~ N(0, I): -> (n, F) float64."""
+    def generate(self, n_rows: int, rng: np.random.Generator, component: int | None) -> np.ndarray:
+        """sum_k w_k y_k, or y_component, for w ~ Dir(c, ..., c), z_k ~ N(0, I): (n, F) float64."""
         k, n_codes = self.state.k, self.state.n_codes
         weights = rng.dirichlet(np.full(k, self.state.weight_concentration_prior), size=n_rows)
         codes = rng.standard_normal((n_rows, n_codes))
@@ -100,7 +100,8 @@ class Inference:
 
         def generate(network: MixtureVAE, draws: Tensor) -> Tensor:
             weights, codes = draws.split((k, n_codes), dim=1)
-            return mix(network.component_means(self._by_component(codes)), weights)
+            means = network.component_means(self._by_component(codes))
+            return mix(means, weights) if component is None else means[component]
 
         return self._rows(generate, ScaledRows(draws, 0.0, 1.0, self._device, draws.dtype))
 

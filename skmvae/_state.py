@@ -55,6 +55,28 @@ class NetworkState:
         arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
         return replace(self, arrays=arrays)
 
+    def keeping(self, components: np.ndarray, weight_concentration_prior: float) -> NetworkState:
+        """This state with only some components, in ascending order, as arrays of their own.
+
+        What grows with k is cut, what does not is kept whole; ValueError if an array does neither.
+        """
+        kept = replace(
+            self, k=len(components), weight_concentration_prior=weight_concentration_prior
+        )
+        old, new = _shapes(self), _shapes(kept)
+        arrays = {}
+        for name in old | new:
+            array = _cut(self.arrays.get(name), new.get(name), self.k, components)
+            if array is None:
+                raise ValueError(
+                    f"{name} of the architecture {self.architecture!r} cannot be cut by component: "
+                    f"its shape is {old.get(name, 'missing')} for k={self.k} and "
+                    f"{new.get(name, 'missing')} for k={kept.k}. Give it an axis of k equal parts, "
+                    f"one for each component, or fit again with k={kept.k}."
+                )
+            arrays[name] = array
+        return replace(kept, arrays=arrays)
+
 
 @gradients()
 def new_network(
@@ -110,7 +132,7 @@ def check_state(state: NetworkState) -> None:
             "again."
         )
     _check_fields(state)
-    expected = {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
+    expected = _shapes(state)
     expected["mean"] = (state.n_features,)
     found = {**state.arrays, "mean": state.mean}
     if missing := sorted(expected.keys() - found.keys()):
@@ -119,6 +141,22 @@ def check_state(state: NetworkState) -> None:
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
         check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+
+
+def _cut(
+    array: np.ndarray | None, new_shape: tuple[int, ...] | None, k: int, components: np.ndarray
+) -> np.ndarray | None:
+    """A copy of the ``components`` among k alone, of ``new_shape``; None if that cannot be."""
+    if array is None or new_shape is None or array.ndim != len(new_shape):
+        return None
+    if array.shape == new_shape:
+        return np.array(array)
+    axis = next(i for i, size in enumerate(new_shape) if size != array.shape[i])
+    before, size, after = array.shape[:axis], array.shape[axis], array.shape[axis + 1 :]
+    if size % k or new_shape != (*before, size // k * len(components), *after):
+        return None
+    parts = np.asarray(array).reshape(*before, k, size // k, *after)
+    return parts.take(components, axis=axis).reshape(new_shape)
 
 
 def _is_same(old, new) -> bool:
@@ -167,6 +205,11 @@ def check_array_of(name: str, array, shape: tuple[int, ...], dtype: type) -> Non
         raise ValueError(
             f"{name} of the fitted state must be {np.dtype(dtype)} {shape}, got {found}."
         )
+
+
+def _shapes(state: NetworkState) -> dict[str, tuple[int, ...]]:
+    """Of the arrays that the network of ``state`` has, by name."""
+    return {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
 
 
 def _skeleton(state: NetworkState) -> MixtureVAE:

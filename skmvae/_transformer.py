@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Self, TypeAlias
 
@@ -34,6 +35,7 @@ from ._validation import (
     check_rows,
     check_unit_interval,
     check_value,
+    in_interval,
     index_below,
     optional,
 )
@@ -466,6 +468,36 @@ class MVAETransformer(
         """
         return self._inference().mixing_weights(check_rows(self, X, reset=False))
 
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Index of the component with the largest expected mixing weight.
+
+        Whether components are clusters of the data depends on ``objective``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        component : ndarray of shape (n_samples,), int64
+            In [0, k); of equal weights the first.
+
+        Raises
+        ------
+        ValueError
+            If X is not valid, or not of the columns seen in ``fit``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> mvae.predict(X).shape
+        (150,)
+        """
+        return self.mixing_weights(X).argmax(axis=1)
+
     def reconstruct(self, X: ArrayLike, component: int | None = None) -> np.ndarray:
         """Encode and decode: the mixture's reconstruction, or that of one component alone.
 
@@ -534,7 +566,12 @@ class MVAETransformer(
         k, latent_dim = inference.state.k, inference.state.latent_dim
         return inference.decode(check_codes(self, Z, k=k, latent_dim=latent_dim))
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> np.ndarray:
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: RandomState = None,
+        component: int | None = None,
+    ) -> np.ndarray:
         """Draw new rows from the generative process.
 
         w ~ Dir(c, ..., c) and z_i ~ N(0, I), and the row is sum_i w_i y_i (equations 2 to 5): its
@@ -546,11 +583,19 @@ class MVAETransformer(
             Number of rows.
         random_state : int, RandomState instance or None, default=None
             Seed of the draws; None takes entropy from the operating system.
+        component : int, default=None
+            None draws w from its prior. An int in [0, k) gives weight 1 to that component: the row
+            is y_i, of the code z_i that the same seed gives with None.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float64
             In the units of the training data.
+
+        Raises
+        ------
+        ValueError
+            If ``n_samples``, ``random_state`` or ``component`` is not valid.
 
         Examples
         --------
@@ -560,11 +605,75 @@ class MVAETransformer(
         >>> mvae = MVAETransformer(k=2, latent_dim=3, max_iter=2).fit(X)
         >>> mvae.sample(5, random_state=0).shape
         (5, 64)
+        >>> mvae.sample(5, random_state=0, component=1).shape
+        (5, 64)
         """
         inference = self._inference()
         check_value("n_samples", n_samples, at_least(1))
         check_value("random_state", random_state, ESTIMATOR_RULES["random_state"])
-        return inference.generate(n_samples, np.random.default_rng(draw_seed(random_state)))
+        check_value("component", component, optional(index_below(inference.state.k)))
+        rng = np.random.default_rng(draw_seed(random_state))
+        return inference.generate(n_samples, rng, component)
+
+    def prune(self, threshold: float = 0.01) -> Self:
+        """Copy of this estimator without the components of little weight.
+
+        Those kept stay as they are, in their order, and so do their codes and what each decodes. A
+        row's mixing weights keep their proportions, but for the least share of about 0.001 that
+        every component has in every row; a ``threshold`` below that removes none. The copy can be
+        trained further with ``warm_start=True``.
+
+        Each array of an ``architecture`` of your own is cut along its first axis that grows with k,
+        which must hold the components one after the other.
+
+        Parameters
+        ----------
+        threshold : float, default=0.01
+            Components with an entry of ``weights_`` below it, a number in [0, 1), are left out.
+
+        Returns
+        -------
+        pruned : MVAETransformer
+            Fitted, and sharing nothing with this one, which is unchanged. Its ``k`` is the number
+            of components kept, its ``weights_`` are theirs divided by their sum, and with
+            ``weight_concentration_prior=None`` its prior is that of the new k. All else is equal.
+
+        Raises
+        ------
+        ValueError
+            If ``threshold`` is not in [0, 1) or above all weights, or if an array of the
+            architecture cannot be cut.
+
+        Examples
+        --------
+        Without the lightest of three components:
+
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> X = load_iris().data
+        >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=2, random_state=0).fit(X)
+        >>> pruned = mvae.prune(threshold=sorted(mvae.weights_)[1])
+        >>> pruned.k, pruned.transform(X).shape
+        (2, (150, 4))
+        """
+        check_is_fitted(self)
+        check_value("threshold", threshold, in_interval(0.0, 1.0, closed="left"))
+        pruned = copy.deepcopy(self)
+        state, weights = pruned._state, pruned.weights_
+        kept = np.flatnonzero(weights >= threshold)
+        if not kept.size:
+            raise ValueError(
+                f"threshold={threshold!r} is above all weights_, the largest of which is "
+                f"{weights.max():.4g}. Lower threshold below that, so that a component is kept."
+            )
+        pruned.k = len(kept)
+        if pruned.k < state.k:
+            prior = state.weight_concentration_prior
+            if pruned.weight_concentration_prior is None:
+                prior = 1.0 / pruned.k
+            pruned._state = state.keeping(kept, prior)
+            pruned.weights_ = weights[kept] / weights[kept].sum()
+        return pruned
 
     def score_samples(self, X: ArrayLike, n_draws: int = 16) -> np.ndarray:
         """Lower bound of log p(x) of each row, comparable over all parameters.

@@ -1,5 +1,8 @@
 """The estimator as a user meets it: attributes, methods, and how they hang together."""
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,7 +15,7 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 
 from skmvae import MVAETransformer, _inference
-from skmvae.architectures import MLP
+from skmvae.architectures import MLP, Conv
 
 
 def test_fitted_attributes(fitted, digits):
@@ -73,6 +76,16 @@ def test_mixing_weights_are_probabilities(fitted, digits):
     assert weights.shape == (500, 3)
     assert (weights > 0).all()
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
+
+
+def test_predict_gives_the_heaviest_component(fitted, digits):
+    X, _ = digits
+    labels = fitted.predict(X)
+    assert labels.shape == (500,)
+    assert labels.dtype == np.int64
+    assert len(set(labels)) > 1
+    weights = fitted.mixing_weights(X)
+    np.testing.assert_array_equal(weights[np.arange(500), labels], weights.max(1))
 
 
 def test_reconstruction_is_the_weighted_sum_of_the_components(fitted, digits):
@@ -250,6 +263,194 @@ def test_sample_follows_the_generative_process(fitted):
     spread = expected.std(0).max()
     np.testing.assert_allclose(sample.mean(0), expected.mean(0), atol=0.05 * spread)
     np.testing.assert_allclose(sample.std(0), expected.std(0), atol=0.05 * spread)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_samples_of_one_component_are_its_decoder_s_output(likelihood, make_small, digits):
+    """The same seed gives the same codes: with the weights they make the mixture's rows."""
+    mvae = make_small(likelihood=likelihood).fit(digits[0] / 16)
+    alone = np.stack([mvae.sample(20, random_state=5, component=i) for i in range(3)])
+    assert alone.dtype == np.float64
+    rng = np.random.default_rng(5)
+    w, Z = rng.dirichlet([1 / 3] * 3, 20), rng.standard_normal((20, 6))
+    assert_same_to_rounding(np.einsum("nk,knf->nf", w, alone), mvae.sample(20, random_state=5))
+    if likelihood == "gaussian":
+        expected = np.stack([_decode_component(mvae, Z, i) for i in range(3)])
+        assert_same_to_rounding(alone, expected)
+
+
+def test_samples_of_the_only_component(make_small, digits):
+    mvae = make_small(k=1).fit(digits[0])
+    np.testing.assert_array_equal(
+        mvae.sample(5, random_state=0, component=np.int64(0)), mvae.sample(5, random_state=0)
+    )
+
+
+CONV = Conv((1, 8, 8), channels=(4, 6), strides=(2, 2))
+# What makes of the shares of a row's concentration its mixing weights.
+LEAST_SHARE = 1e-3
+
+
+def with_weights(mvae, *weights):
+    """A copy in which it is known which components are light."""
+    mvae = deepcopy(mvae)
+    mvae.weights_ = np.array(weights)
+    return mvae
+
+
+def of_components(columns, kept, latent_dim=2):
+    return np.hstack([columns[:, latent_dim * i : latent_dim * (i + 1)] for i in kept])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        (MLP((16,)), "gaussian"),
+        (MLP((16,)), "bernoulli"),
+        (CONV, "gaussian"),
+        (CONV, "bernoulli"),
+    ],
+    ids=["MLP-gaussian", "MLP-bernoulli", "Conv-gaussian", "Conv-bernoulli"],
+)
+def any_fitted(request, digits):
+    architecture, likelihood = request.param
+    return MVAETransformer(
+        k=3,
+        latent_dim=2,
+        architecture=architecture,
+        likelihood=likelihood,
+        max_iter=2,
+        random_state=0,
+    ).fit(digits[0] / 16)
+
+
+@pytest.mark.parametrize(
+    ("weights", "kept"),
+    [
+        ((0.5, 0.009, 0.491), [0, 2]),
+        ((0.005, 0.3, 0.695), [1, 2]),
+        ((0.001, 0.99, 0.009), [1]),
+        ((0.4, 0.5, 0.1), [0, 1, 2]),
+    ],
+)
+def test_a_pruned_estimator_is_what_is_kept(weights, kept, any_fitted, digits):
+    X, n_kept = digits[0] / 16, len(kept)
+    mvae = with_weights(any_fitted, *weights)
+    pruned = mvae.prune()
+    assert type(pruned) is MVAETransformer
+    assert pruned.k == n_kept
+    codes = pruned.transform(X)
+    assert_same_to_rounding(codes, of_components(mvae.transform(X), kept))
+    for new, old in enumerate(kept):
+        assert_same_to_rounding(
+            pruned.reconstruct(X, component=new), mvae.reconstruct(X, component=old)
+        )
+    shares = mvae.mixing_weights(X)[:, kept] * (1 + 3 * LEAST_SHARE) - LEAST_SHARE
+    shares /= shares.sum(1, keepdims=True)
+    expected = (shares + LEAST_SHARE) / (1 + n_kept * LEAST_SHARE)
+    np.testing.assert_allclose(pruned.mixing_weights(X), expected, atol=1e-9)
+    np.testing.assert_allclose(pruned.weights_, mvae.weights_[kept] / sum(mvae.weights_[kept]))
+    assert pruned.weights_.sum() == pytest.approx(1.0, rel=1e-12)
+    for rows in (pruned.reconstruct(X), pruned.inverse_transform(codes), pruned.sample(3)):
+        assert rows.shape[1] == 64
+    assert np.isfinite(pruned.score_samples(X)).all()
+
+
+def test_a_pruned_estimator_keeps_all_else(make_small, digits):
+    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
+    mvae = make_small(early_stopping=True, random_state=np.random.RandomState(0)).fit(X)
+    mvae.set_output(transform="pandas")
+    mvae = with_weights(mvae, 0.5, 0.001, 0.499)
+    pruned = mvae.prune()
+    np.testing.assert_array_equal(pruned.mean_, mvae.mean_)
+    for name in ("scale_", "noise_variance_", "history_", "n_iter_", "n_features_in_"):
+        assert getattr(pruned, name) == getattr(mvae, name)
+    np.testing.assert_array_equal(pruned.feature_names_in_, mvae.feature_names_in_)
+    assert pruned._split_seed == mvae._split_seed
+    assert vars(pruned).keys() == vars(mvae).keys()
+    assert list(pruned.transform(X).columns) == [f"mvaetransformer{i}" for i in range(4)]
+    parameters, expected = pruned.get_params(), mvae.get_params() | {"k": 2}
+    assert repr(parameters | {"random_state": 0}) == repr(expected | {"random_state": 0})
+    assert parameters["random_state"].randint(10**9) == mvae.random_state.randint(10**9)
+
+
+def test_pruning_leaves_the_estimator_alone(fitted):
+    mvae = with_weights(fitted, 0.5, 0.001, 0.499)
+    before, content = dict(vars(mvae)), pickle.dumps(mvae)
+    for pruned in (mvae.prune(), mvae.prune(0.0)):
+        arrays = {**pruned._state.arrays, "mean": pruned._state.mean}
+        for name, array in {**mvae._state.arrays, "mean": mvae._state.mean}.items():
+            assert not np.shares_memory(arrays[name], array)
+            arrays[name][...] = np.nan
+        pruned.weights_[:] = np.nan
+        pruned.mean_[:] = np.nan
+        pruned.history_["loss"].append(np.nan)
+        pruned.architecture.hidden_layer_sizes = (7,)
+        pruned._state.architecture.hidden_layer_sizes = (7,)
+    assert vars(mvae).keys() == before.keys()
+    assert all(vars(mvae)[name] is value for name, value in before.items())
+    assert pickle.dumps(mvae) == content
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("threshold", [0.0, 0, np.float32(0.001)])
+def test_pruning_nothing_gives_an_equal_copy(k, threshold, make_small, digits):
+    mvae = make_small(k=k).fit(digits[0])
+    pruned = mvae.prune(threshold)
+    assert pruned is not mvae
+    assert pickle.dumps(pruned) == pickle.dumps(deepcopy(mvae))
+    np.testing.assert_array_equal(pruned.weights_, mvae.weights_)
+
+
+def test_a_component_at_the_threshold_is_kept(fitted):
+    mvae = with_weights(fitted, 0.25, 0.5, 0.25)
+    assert mvae.prune(0.25).k == 3
+    assert mvae.prune(np.nextafter(0.25, 1.0)).k == 1
+
+
+def test_one_component_is_never_pruned(make_small, digits):
+    assert make_small(k=1).fit(digits[0]).prune(0.999).k == 1
+
+
+@pytest.mark.parametrize(("prior", "expected"), [(None, 1 / 2), (0.7, 0.7)])
+def test_the_prior_of_a_pruned_estimator(prior, expected, make_small, digits):
+    mvae = make_small(weight_concentration_prior=prior).fit(digits[0])
+    pruned = with_weights(mvae, 0.5, 0.001, 0.499).prune()
+    assert pruned._state.weight_concentration_prior == expected
+    assert pruned.weight_concentration_prior is prior
+
+
+def test_pruned_estimators_are_saved_and_cloned(any_fitted, digits):
+    X = digits[0] / 16
+    pruned = with_weights(any_fitted, 0.5, 0.001, 0.499).prune()
+    loaded = pickle.loads(pickle.dumps(pruned))
+    np.testing.assert_array_equal(loaded.transform(X), pruned.transform(X))
+    np.testing.assert_array_equal(loaded.score_samples(X), pruned.score_samples(X))
+    assert clone(pruned).k == 2
+    assert clone(pruned).fit_transform(X).shape == (500, 4)
+    weights = sum(array.nbytes for array in any_fitted._state.arrays.values())
+    assert sum(array.nbytes for array in pruned._state.arrays.values()) < 0.7 * weights
+
+
+def test_pruned_estimators_are_trained_further(any_fitted, digits):
+    X = digits[0] / 16
+    pruned = with_weights(any_fitted, 0.5, 0.001, 0.499).prune()
+    codes = pruned.transform(X)
+    pruned.set_params(warm_start=True, max_iter=3).fit(X)
+    assert pruned.n_iter_ == len(pruned.history_["loss"]) == 5
+    assert pruned.history_["loss"][:2] == any_fitted.history_["loss"]
+    assert pruned.transform(X).shape == codes.shape
+    assert not np.array_equal(pruned.transform(X), codes)
+    np.testing.assert_array_equal(pruned.weights_, pruned.mixing_weights(X).mean(0))
+
+
+def test_training_further_starts_from_what_was_kept(make_small, digits):
+    mvae = make_small(early_stopping=True).fit(digits[0])
+    pruned = with_weights(mvae, 0.5, 0.001, 0.499).prune()
+    codes = pruned.transform(digits[0])
+    pruned.set_params(warm_start=True, learning_rate=1e-30).fit(digits[0])
+    assert pruned.n_iter_ == 4
+    np.testing.assert_array_equal(pruned.transform(digits[0]), codes)
 
 
 def test_score_is_the_mean_of_score_samples(fitted, digits):

@@ -1,6 +1,7 @@
 """Bad hyperparameters and bad input: the error says which, what was seen and what to do."""
 
 import datetime
+import re
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def test_parameters_are_checked_before_the_data():
         MVAETransformer(k=0).fit("not data")
 
 
-METHODS = ["fit", "transform", "mixing_weights", "reconstruct", "score_samples", "score"]
+METHODS = ["fit", "transform", "mixing_weights", "predict", "reconstruct", "score_samples", "score"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,7 +122,7 @@ def test_sparse_rows_give_what_the_dense_array_gives(container, likelihood, make
     expected = make_small(likelihood=likelihood).fit(X)
     mvae = make_small(likelihood=likelihood).fit(container(X))
     assert mvae.history_["loss"] == expected.history_["loss"]
-    for method in ("transform", "mixing_weights", "reconstruct", "score_samples"):
+    for method in ("transform", "mixing_weights", "predict", "reconstruct", "score_samples"):
         found = getattr(mvae, method)(container(X))
         assert type(found) is np.ndarray
         np.testing.assert_array_equal(found, getattr(expected, method)(X))
@@ -187,6 +188,8 @@ def test_unfitted(method):
         getattr(MVAETransformer(), method)(np.ones((3, 6)))
     with pytest.raises(NotFittedError):
         MVAETransformer().sample()
+    with pytest.raises(NotFittedError):
+        MVAETransformer().prune()
     with pytest.raises((NotFittedError, AttributeError)):
         MVAETransformer().get_feature_names_out()
 
@@ -195,6 +198,22 @@ def test_unfitted(method):
 def test_component_out_of_range(component, fitted, digits):
     with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
         fitted.reconstruct(digits[0], component=component)
+    with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
+        fitted.sample(component=component)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -1, -1e-9, 1.0, np.inf, "a", None, True])
+def test_thresholds(threshold, fitted):
+    message = re.escape(f"threshold must be a number in [0, 1). Got {threshold!r} instead.")
+    with pytest.raises(ValueError, match=message):
+        fitted.prune(threshold)
+
+
+def test_a_threshold_above_all_weights_names_the_largest(fitted):
+    largest = fitted.weights_.max()
+    message = rf"threshold=0\.9 is above all weights_, .* {largest:.4g}\. Lower threshold below"
+    with pytest.raises(ValueError, match=message):
+        fitted.prune(0.9)
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, None])
