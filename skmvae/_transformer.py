@@ -88,7 +88,7 @@ class MVAETransformer(
         the paper's value, the penalty is tiny beside the other terms.
     kl_weight : float, default=1.0
         Weight of the KL divergence between the codes' posteriors and N(0, I), not negative.
-    objective : {"melbo", "averaged", "elbo"}, default="melbo"
+    objective : {"melbo", "averaged", "elbo", "mixture", "clusters"}, default="melbo"
         What training minimises, y_k being the output of decoder k and c the prior concentration:
 
         - "melbo": -sum_k E[w_k] log p(x | y_k) + (1/k) sum_k KL_k + KL(Dir(a) || Dir(c)),
@@ -96,6 +96,14 @@ class MVAETransformer(
         - "averaged": -log p(x | sum_k w_k y_k) and the same divergences, with w drawn from
           Dir(a): equation 5, and what the authors' code trains.
         - "elbo": -sum_k E[w_k] (log p(x | y_k) - KL_k) + KL(Dir(a) || Dir(c)), a lower bound.
+        - "mixture": sum_k r_k (KL_k - log p(x | y_k)) + KL(r || E[w]), expectation maximisation
+          with components of equal shares. The responsibilities r are a softmax over the components
+          of (log p(x | y_k) - KL_k) / T at T = n_features / 80, shifted such that all components
+          have the same share of the minibatch. The prior concentration has no part in it.
+        - "clusters": the same at T = n_features / 320: each component learns a part of the rows of
+          its own, and ``predict`` says which.
+
+        What to take when is in the user guide.
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         p(x | y). "gaussian" takes any real X: columns are centred, one overall scale is divided
         out, and one noise variance is learned. "bernoulli" needs X in [0, 1].

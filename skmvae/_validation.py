@@ -84,7 +84,7 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "latent_dim": at_least(1),
     "beta": in_interval(0.0, inf, closed="left"),
     "kl_weight": in_interval(0.0, inf, closed="left"),
-    "objective": one_of(("averaged", "melbo", "elbo")),
+    "objective": one_of(("averaged", "melbo", "elbo", "mixture", "clusters")),
     "likelihood": one_of(("gaussian", "bernoulli")),
     "weight_concentration_prior": optional(in_interval(0.0, inf, closed="neither")),
     "architecture": (

@@ -122,6 +122,7 @@ def test_gradient_reaches_every_encoder_and_decoder(objective):
         random(8, 84).float(),
         objective=objective,
         weight_concentration_prior=1 / K,
+        kl_weight=1.0,
         precision="float32",
         generator=generator(),
     )

@@ -53,6 +53,7 @@ def test_an_epoch_is_the_plain_loop():
             x,
             objective="melbo",
             weight_concentration_prior=1 / 3,
+            kl_weight=1.0,
             precision="float32",
             generator=draws,
         )

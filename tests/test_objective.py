@@ -15,20 +15,23 @@ from skmvae._model.distributions import GaussianLikelihood
 from skmvae._model.objective import (
     OBJECTIVES,
     ObjectiveTerms,
+    balanced_log_softmax,
     log_likelihood_bound,
     objective_terms,
 )
 
 LIKELIHOODS = ("gaussian", "bernoulli")
+TEMPERATURES = {"mixture": 1 / 80, "clusters": 1 / 320}
 
 
-def terms_of(network, x, objective, seed=0, prior=None):
+def terms_of(network, x, objective, seed=0, prior=None, kl_weight=1.0):
     k = network.encode(x).concentration.shape[1]
     return objective_terms(
         network,
         x,
         objective=objective,
         weight_concentration_prior=1 / k if prior is None else prior,
+        kl_weight=kl_weight,
         precision="float32",
         generator=generator(seed),
     )
@@ -50,8 +53,17 @@ def fixed_draws(monkeypatch):
     return fix
 
 
-def numpy_terms(network, x, eps, log_weights, objective):
-    """Every term of equation 8 with plain loops over rows and components."""
+def numpy_transport(evidence, n_iterations=5):
+    """exp(evidence) (B, K), scaled in turn: each row sums to 1, each column to B / K; the log."""
+    log_r = evidence
+    for _ in range(n_iterations):
+        log_r = log_r - logsumexp(log_r, axis=1, keepdims=True)
+        log_r = log_r - logsumexp(log_r, axis=0)
+    return log_r - logsumexp(log_r, axis=1, keepdims=True)
+
+
+def numpy_terms(network, x, eps, log_weights, objective, kl_weight):
+    """Every term of the objective with plain loops over rows and components."""
     gaussian = hasattr(network.likelihood, "variance")
     posterior = network.encode(x)
     mean, std = posterior.mean.detach().numpy(), posterior.std.detach().numpy()
@@ -71,28 +83,36 @@ def numpy_terms(network, x, eps, log_weights, objective):
         return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in zip(row, y, strict=True))
 
     y = output if gaussian else 1 / (1 + np.exp(-output))
-    reconstruction, kl_latent, kl_weights = [], [], []
-    for b in range(n):
-        kl = [
-            0.5 * sum(mean[i, b] ** 2 + std[i, b] ** 2 - 1 - 2 * np.log(std[i, b]))
-            for i in range(k)
+    log_p = np.array([[log_prob(x[b], y[i, b]) for i in range(k)] for b in range(n)])
+    kl = np.array(
+        [
+            [
+                0.5 * (mean[i, b] ** 2 + std[i, b] ** 2 - 1 - 2 * np.log(std[i, b])).sum()
+                for i in range(k)
+            ]
+            for b in range(n)
         ]
-        if objective == "averaged":
-            reconstruction.append(-log_prob(x[b], sum(w[b, i] * y[i, b] for i in range(k))))
-        else:
-            reconstruction.append(-sum(a[b, i] * log_prob(x[b], y[i, b]) for i in range(k)))
-        kl_latent.append(
-            sum(a[b, i] * kl[i] for i in range(k)) if objective == "elbo" else sum(kl) / k
-        )
-        c = np.full(k, 1 / k)
-        kl_weights.append(
-            gammaln(a[b].sum())
-            - gammaln(a[b]).sum()
-            - gammaln(c.sum())
-            + gammaln(c).sum()
-            + ((a[b] - c) * (digamma(a[b]) - digamma(a[b].sum()))).sum()
-        )
-    return np.mean(reconstruction), np.mean(kl_latent), np.mean(kl_weights)
+    )
+    if objective in TEMPERATURES:
+        log_r = numpy_transport((log_p - kl_weight * kl) / (x.shape[1] * TEMPERATURES[objective]))
+        r = np.exp(log_r)
+        return -(r * log_p).sum(1), (r * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
+    if objective == "averaged":
+        mixed = [sum(w[b, i] * y[i, b] for i in range(k)) for b in range(n)]
+        reconstruction = [-log_prob(x[b], mixed[b]) for b in range(n)]
+    else:
+        reconstruction = -(a * log_p).sum(1)
+    kl_latent = (a * kl).sum(1) if objective == "elbo" else kl.mean(1)
+    c = np.full(k, 1 / k)
+    kl_weights = [
+        gammaln(a[b].sum())
+        - gammaln(a[b]).sum()
+        - gammaln(c.sum())
+        + gammaln(c).sum()
+        + ((a[b] - c) * (digamma(a[b]) - digamma(a[b].sum()))).sum()
+        for b in range(n)
+    ]
+    return reconstruction, kl_latent, kl_weights
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -102,8 +122,9 @@ def test_terms_equal_numpy_loops(objective, likelihood, fixed_draws):
     x, eps = rows(8, 5, likelihood), random(3, 8, 2, seed=5)
     log_weights = random(8, 3, seed=6).log_softmax(1)
     fixed_draws(eps, log_weights)
-    terms = terms_of(network, x, objective)
-    expected = numpy_terms(network, x, eps, log_weights, objective)
+    terms = terms_of(network, x, objective, kl_weight=0.3)
+    expected = numpy_terms(network, x, eps, log_weights, objective, kl_weight=0.3)
+    expected = [np.mean(values) for values in expected]
     np.testing.assert_allclose([t.item() for t in terms[:3]], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -169,6 +190,44 @@ def test_every_encoder_and_decoder_gets_a_gradient(objective, likelihood):
         if name.startswith(("encoder", "decoder")):
             per_component = parameter.grad.abs().flatten(1).amax(1)
             assert (per_component > 1e-6).all(), name
+
+
+def test_balanced_responsibilities_share_the_rows():
+    evidence = 3.0 * random(4, 200, seed=1) + torch.tensor([[5.0], [0.0], [0.0], [-5.0]])
+    assert evidence.softmax(0).mean(1)[0] > 0.7
+    r = balanced_log_softmax(evidence).exp()
+    torch.testing.assert_close(r.sum(0), torch.ones(200, dtype=torch.float64))
+    assert (r.mean(1) - 0.25).abs().max() < 0.05
+    # Within the differences that the shares make, each row keeps the order of its evidence.
+    offsets = (r.log() - evidence) - (r.log() - evidence)[:1]
+    torch.testing.assert_close(offsets, offsets[:, :1].expand_as(offsets))
+
+
+def test_balanced_responsibilities_of_equal_and_of_extreme_evidence():
+    assert torch.equal(balanced_log_softmax(torch.zeros(1, 5)), torch.zeros(1, 5))
+    torch.testing.assert_close(
+        balanced_log_softmax(torch.full((4, 5), -1e6)).exp(), torch.full((4, 5), 0.25)
+    )
+    # One component is hopeless for every row: in float32 its share underflows.
+    hopeless = torch.zeros(3, 6)
+    hopeless[2] = -1e4
+    log_r = balanced_log_softmax(hopeless)
+    torch.testing.assert_close(log_r.exp().mean(1), torch.full((3,), 1 / 3))
+    # Each row is certain of the same component, and they cannot all have it.
+    certain = random(3, 6, seed=2).float()
+    certain[0] += 1e4
+    torch.testing.assert_close(
+        balanced_log_softmax(certain).exp().mean(1), torch.full((3,), 1 / 3), atol=0.05, rtol=0
+    )
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_responsibilities_are_targets_of_the_weights_alone(likelihood):
+    """No gradient goes through them: that of the weights' term stays in the encoders."""
+    network = make_network(likelihood=likelihood)
+    terms_of(network, rows(8, 5, likelihood), "clusters").kl_weights.backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in network.decoder.parameters())
+    assert network.encoder.layers[0].weight.grad.abs().max() > 1e-6
 
 
 def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():

@@ -6,17 +6,14 @@ The yardstick is Kingma et al. (2014), "Semi-supervised learning with deep gener
 M1. Each number of labels is drawn three times, with the classes equally frequent.
 """
 
-import numpy as np
 from common import Results, arguments
-from mnist import Mnist, mixture, single_vaes
+from mnist import N_DRAWS, Mnist, labelled_rows, mixture, single_vaes
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 LABELS = (100, 300, 1_000, 10_000, 60_000)
-DRAWS = 3
 
 
 def settings(epochs, seed):
@@ -62,7 +59,7 @@ def accuracies(mnist, train, test):
     values = {}
     for n_labels in LABELS:
         found = {"SVM": [], "scaled SVM": [], "KNN": []}
-        for draw in range(DRAWS if n_labels < len(train) else 1):
+        for draw in range(N_DRAWS if n_labels < len(train) else 1):
             rows = labelled_rows(mnist.data.y_train, n_labels, draw)
             y, y_test = mnist.data.y_train[rows], mnist.data.y_test
             svm = LinearSVC(random_state=draw).fit(train[rows], y)
@@ -74,15 +71,6 @@ def accuracies(mnist, train, test):
         for name, scores in found.items():
             values[f"{name}, {n_labels}"] = [round(100 * score, 2) for score in scores]
     return values
-
-
-def labelled_rows(y, n_labels, draw):
-    if n_labels == len(y):
-        return np.arange(len(y))
-    rows, _ = train_test_split(
-        np.arange(len(y)), train_size=n_labels, stratify=y, random_state=draw
-    )
-    return rows
 
 
 if __name__ == "__main__":

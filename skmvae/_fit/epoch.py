@@ -117,6 +117,7 @@ class Trainer:
             x,
             objective=self._settings.objective,
             weight_concentration_prior=self._settings.weight_concentration_prior,
+            kl_weight=self._settings.kl_weight,
             precision=self._settings.precision,
             generator=generator,
             dropout_generator=dropout_generator,
