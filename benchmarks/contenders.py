@@ -41,7 +41,18 @@ class Stepwise:
 class Ours(Stepwise):
     """The steps of ``MVAETransformer.fit``, as its training loop makes them."""
 
-    def __init__(self, X, *, k, latent_dim, batch_size, precision, device, hidden=HIDDEN):
+    def __init__(
+        self,
+        X,
+        *,
+        k,
+        latent_dim,
+        batch_size,
+        precision,
+        device,
+        hidden=HIDDEN,
+        objective="melbo",
+    ):
         self.device = device
         device = torch.device(device)
         state = NetworkState(
@@ -56,7 +67,7 @@ class Ours(Stepwise):
             arrays={},
         )
         settings = epoch.TrainingSettings(
-            objective="melbo",
+            objective=objective,
             beta=1.0,
             kl_weight=1.0,
             weight_concentration_prior=1 / k,

@@ -16,10 +16,10 @@ from skmvae._fit.epoch import (
     _clear_vanished_momentum,
     _TermsLog,
 )
-from skmvae._model.objective import ObjectiveTerms, objective_terms
+from skmvae._model.objective import OBJECTIVES, ObjectiveTerms, objective_terms
 
 
-@pytest.mark.parametrize("objective", ["melbo", "averaged", "elbo"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_step_never_reads_a_value(objective, likelihood, precision):

@@ -13,9 +13,8 @@ from joblib import Parallel, delayed, parallel_backend
 from networks import assert_same_to_rounding
 from sklearn.base import clone
 
+from skmvae._model.objective import OBJECTIVES
 from skmvae.architectures import MLP
-
-OBJECTIVES = ["melbo", "averaged", "elbo"]
 
 
 def fingerprint(mvae):

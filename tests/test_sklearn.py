@@ -68,6 +68,7 @@ CONFIGURATIONS = [
     {"architecture": MLP(hidden_layer_sizes=(512,))},
     {"k": 2, "objective": "averaged", "architecture": SMALL},
     {"k": 3, "latent_dim": 2, "objective": "elbo", "early_stopping": True},
+    {"k": 3, "objective": "mixture", "architecture": SMALL},
 ]
 ESTIMATORS = [
     *(MVAETransformer(max_iter=2, **parameters) for parameters in CONFIGURATIONS),

@@ -14,18 +14,14 @@ MEASURES = ("errors", "weights", "components", "few", "transductive", "accuracie
 
 def settings(epochs, seed):
     """Every model, by the name of its row."""
-    single = {"k": 1, "kl_weight": 0.25}
-    rows = {
-        f"M-VAE, {objective}": mixture(epochs=epochs, seed=seed, objective=objective)
-        for objective in ("mixture", "melbo")
+    models = {
+        "M-VAE, mixture": {"objective": "mixture"},
+        "M-VAE, mixture, KL weight 0.25": {"objective": "mixture", "kl_weight": 0.25},
+        f"M-VAE, K = {CLUSTERS}, clusters": {"k": CLUSTERS, "objective": "clusters"},
+        "M-VAE, melbo": {},
+        "VAE, d = 20, KL weight 1/4": {"k": 1, "kl_weight": 0.25},
     }
-    rows |= {
-        f"M-VAE, K = {CLUSTERS}, {objective}": mixture(
-            k=CLUSTERS, epochs=epochs, seed=seed, objective=objective
-        )
-        for objective in ("clusters", "mixture")
-    }
-    return rows | {"VAE, d = 20, KL weight 1/4": mixture(epochs=epochs, seed=seed, **single)}
+    return {name: mixture(epochs=epochs, seed=seed, **changes) for name, changes in models.items()}
 
 
 def main():

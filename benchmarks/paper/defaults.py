@@ -25,8 +25,13 @@ from sklearn.preprocessing import StandardScaler
 from skmvae import MVAETransformer
 
 K, LATENT_DIM = 4, 20
-OBJECTIVES = ("melbo", "averaged", "elbo")
 KL_WEIGHTS = (1.0, 0.25, 0.1)
+OF_OBJECTIVE = {
+    "melbo": KL_WEIGHTS,
+    "averaged": KL_WEIGHTS,
+    "elbo": KL_WEIGHTS,
+    "mixture": (1.0, 0.25),
+}
 
 TABLES = {
     "digits": lambda: load_digits(return_X_y=True),
@@ -50,8 +55,8 @@ def main():
 
 
 def codes(epochs):
-    for objective in OBJECTIVES:
-        for kl_weight in KL_WEIGHTS:
+    for objective, kl_weights in OF_OBJECTIVE.items():
+        for kl_weight in kl_weights:
             yield {
                 "features": "codes",
                 "k": K,
