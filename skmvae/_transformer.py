@@ -100,8 +100,9 @@ class MVAETransformer(
           with components of equal shares. The responsibilities r are a softmax over the components
           of (log p(x | y_k) - KL_k) / T at T = n_features / 80, shifted such that all components
           have the same share of the minibatch. The prior concentration has no part in it.
-        - "clusters": the same at T = n_features / 320: each component learns a part of the rows of
-          its own, and ``predict`` says which.
+        - "clusters": the same and (1/k) sum_k (1 - r_k) KL_k: a component's code is the prior on
+          rows that are not its own. Components are told apart better, and ``predict`` says which
+          row belongs to which.
 
         What to take when is in the user guide.
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"

@@ -21,7 +21,6 @@ from skmvae._model.objective import (
 )
 
 LIKELIHOODS = ("gaussian", "bernoulli")
-TEMPERATURES = {"mixture": 1 / 80, "clusters": 1 / 320}
 
 
 def terms_of(network, x, objective, seed=0, prior=None, kl_weight=1.0):
@@ -93,10 +92,11 @@ def numpy_terms(network, x, eps, log_weights, objective, kl_weight):
             for b in range(n)
         ]
     )
-    if objective in TEMPERATURES:
-        log_r = numpy_transport((log_p - kl_weight * kl) / (x.shape[1] * TEMPERATURES[objective]))
+    if objective in ("mixture", "clusters"):
+        log_r = numpy_transport((log_p - kl_weight * kl) / (x.shape[1] / 80))
         r = np.exp(log_r)
-        return -(r * log_p).sum(1), (r * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
+        of_kl = r if objective == "mixture" else r + (1 - r) / k
+        return -(r * log_p).sum(1), (of_kl * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
     if objective == "averaged":
         mixed = [sum(w[b, i] * y[i, b] for i in range(k)) for b in range(n)]
         reconstruction = [-log_prob(x[b], mixed[b]) for b in range(n)]

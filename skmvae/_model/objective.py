@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,9 +14,8 @@ from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal
 from .network import MixtureVAE, Posterior
 
 # Of the responsibilities, in nats a column: bounds, and the differences between those of two
-# components, grow with the number of columns. On MNIST these are 10 and 2.5 nats.
+# components, grow with the number of columns. On MNIST it is 10 nats.
 _TEMPERATURE = 1 / 80
-_CLUSTERS_TEMPERATURE = 1 / 320
 
 # The components' shares of a minibatch are then level to a few hundredths.
 _TRANSPORT_ITERATIONS = 5
@@ -115,15 +113,23 @@ def _elbo(batch: Batch):
     return reconstruction, (batch.weights * batch.kl_latent()).sum(0), batch.kl_weights()
 
 
-def _mixture(batch: Batch, temperature: float = _TEMPERATURE):
-    """sum_k r_k (KL_k - log p(x | y_k)) and KL(r || E[w]), r being balanced responsibilities."""
+def _mixture(batch: Batch, foreign: float = 0.0):
+    """sum_k r_k (KL_k - log p(x | y_k)) and KL(r || E[w]), r being balanced responsibilities.
+
+    ``foreign`` is the share of KL_k that a row pays for codes of components not responsible for it.
+    """
     log_prob, kl_latent = batch.log_prob(), batch.kl_latent()
     with torch.no_grad():
         bound = log_prob - batch.kl_weight * kl_latent
-        log_r = balanced_log_softmax(bound / (temperature * batch.x.shape[-1]))
+        log_r = balanced_log_softmax(bound / (_TEMPERATURE * batch.x.shape[-1]))
         r = log_r.exp()
     kl_weights = (r * (log_r - batch.weights.log())).sum(0)
-    return -(r * log_prob).sum(0), (r * kl_latent).sum(0), kl_weights
+    return -(r * log_prob).sum(0), ((r + foreign * (1.0 - r)) * kl_latent).sum(0), kl_weights
+
+
+def _clusters(batch: Batch):
+    """The same and sum_k (1 - r_k) KL_k / K: off its rows the code of a component is the prior."""
+    return _mixture(batch, foreign=1.0 / len(batch.output))
 
 
 def balanced_log_softmax(evidence: Tensor) -> Tensor:
@@ -142,7 +148,7 @@ OBJECTIVES = {
     "melbo": _melbo,
     "elbo": _elbo,
     "mixture": _mixture,
-    "clusters": partial(_mixture, temperature=_CLUSTERS_TEMPERATURE),
+    "clusters": _clusters,
 }
 
 
