@@ -30,7 +30,7 @@ OF_OBJECTIVE = {
     "melbo": KL_WEIGHTS,
     "averaged": KL_WEIGHTS,
     "elbo": KL_WEIGHTS,
-    "mixture": (1.0, 0.25),
+    "mixture": (1.0,),
 }
 
 TABLES = {
