@@ -20,7 +20,7 @@ from skmvae.plotting import (
 )
 
 X, y = load_digits(return_X_y=True)
-mvae = MVAETransformer(k=4, latent_dim=8, objective="elbo", max_iter=60, random_state=0).fit(X)
+mvae = MVAETransformer(k=4, latent_dim=8, objective="mixture", max_iter=60, random_state=0).fit(X)
 
 # %%
 # Training
@@ -33,8 +33,8 @@ plt.show()
 # %%
 # Who does the work
 # -----------------
-# With ``objective="elbo"`` the components share the rows; with the default, "melbo", one of
-# them often takes most of the weight.
+# With ``objective="mixture"`` all components have the same share of the rows; with the default,
+# "melbo", nothing keeps one of them from taking most of the weight.
 
 ComponentUsageDisplay.from_estimator(mvae, X, y)
 plt.show()
