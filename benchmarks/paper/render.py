@@ -8,14 +8,18 @@ cell has not been measured.
 """
 
 import re
+from dataclasses import asdict
 
 import ablations
 import best
+import components
 import defaults
 import few_labels
+import manifolds
 import numpy as np
 import table_1
 import table_3
+import tried
 from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
 
@@ -123,6 +127,9 @@ def headline():
         [name, *_accuracies(cells, settings), cells.cell(settings, "MSE")]
         for name, settings in few_labels.settings(EPOCHS, 0).items()
     ]
+    ours = mixture(epochs=EPOCHS, seed=0, objective="mixture")
+    row = ["M-VAE, mixture, KL weight 1", *_accuracies(cells, ours), cells.cell(ours, "MSE")]
+    rows.insert(4, row)
     rows.append(["PCA, 80", *_accuracies(pca, {"columns": 80}), pca.cell({"columns": 80}, "MSE")])
     rows.append(["*paper: M-VAE*", *(f"*{v:.2f}*" for v in PAPER_TABLE_2["Mixture"]), ""])
     return _table(["features", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
@@ -264,6 +271,75 @@ def cifar():
     return _table(header, rows)
 
 
+def specialising():
+    """Ideas for components that specialise."""
+    cells = Cells("tried")
+    columns = {
+        "effective components": ("effective components", 2),
+        "linear SVM, 20,000 labels": ("SVM", 2),
+        "KNN (5)": ("KNN", 2),
+        "scaled SVM, 100 labels": ("scaled SVM, 100", 1),
+        "LabelSpreading, 100 labels": ("LabelSpreading, 100", 1),
+        "LabelSpreading, 1,000 labels": ("LabelSpreading, 1000", 1),
+        "MSE": ("MSE", 2),
+        "bound, nats": ("bound", 1),
+        "accuracy, components": ("accuracy of components", 2),
+        "NMI, components": ("NMI of components", 2),
+    }
+    rows = [
+        [name, str(idea.k), str(idea.epochs)]
+        + [cells.cell(asdict(idea), key, digits) for key, digits in columns.values()]
+        for name, idea in tried.IDEAS
+    ]
+    return _table(["idea", "K", "epochs", *columns], rows)
+
+
+def objectives():
+    """What the objectives of ours give, beside the paper's and a single VAE."""
+    cells = Cells("mnist")
+    rows = []
+    for name, settings in components.settings(EPOCHS, 0).items():
+        few = [
+            _of_draws(cells.values(settings, key))
+            for key in ("scaled SVM, 100", "LabelSpreading, 100", "LabelSpreading, 1000")
+        ]
+        of_mixture = [
+            cells.cell(settings, key, digits) if settings["k"] > 1 else ""
+            for key, digits in (
+                ("effective components", 2),
+                ("accuracy of components", 1),
+                ("NMI of components", 2),
+            )
+        ]
+        errors = [cells.cell(settings, "MSE"), cells.cell(settings, "bound", 1)]
+        rows.append([name, *_accuracies(cells, settings), *few, *errors, *of_mixture])
+    header = ["features", "MLP", "linear SVM", "KNN (5)", "scaled SVM, 100 labels"]
+    header += [f"LabelSpreading, {n} labels" for n in ("100", "1,000")]
+    header += ["MSE", "bound, nats", "effective components", "accuracy, components"]
+    return _table([*header, "NMI, components"], rows)
+
+
+def sheets():
+    """Rows on three curved sheets: apart / crossing."""
+    cells = Cells("manifolds")
+    columns = {"bound": 1, "MSE": 2, "ARI": 2, "effective components": 2}
+    rows = []
+    for name in manifolds.settings(80, 0, "apart"):
+        row = [name]
+        for key, digits in columns.items():
+            of_sheets = (
+                cells.cell(manifolds.settings(80, 0, sheets)[name], key, digits)
+                for sheets in manifolds.APART
+            )
+            row.append(
+                ""
+                if name.startswith("VAE") and key in ("ARI", "effective components")
+                else " / ".join(of_sheets).strip(" /")
+            )
+        rows.append(row)
+    return _table(["model", *columns], rows)
+
+
 TABLES = {
     "table 1": reconstruction,
     "table 2": classification,
@@ -274,6 +350,9 @@ TABLES = {
     "few labels": labels,
     "tables": tables,
     "table 3": cifar,
+    "objectives": objectives,
+    "sheets": sheets,
+    "tried": specialising,
 }
 
 
