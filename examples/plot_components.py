@@ -33,12 +33,14 @@ plt.show()
 # %%
 # Who does the work
 # -----------------
-# With ``objective="mixture"`` all components have the same share of the rows; with the default,
-# "melbo", nothing keeps one of them from taking most of the weight.
+# With ``objective="mixture"`` the components have similar shares of the rows, and almost all of a
+# row's weight goes to one of them. With the default, "melbo", nothing keeps one from taking most
+# of the weight of all rows.
 
 ComponentUsageDisplay.from_estimator(mvae, X, y)
 plt.show()
 print(f"effective number of components: {effective_components(mvae.weights_):.2f} of {mvae.k}")
+print(f"mean largest weight of a row: {mvae.mixing_weights(X).max(axis=1).mean():.2f}")
 
 # %%
 # Codes

@@ -2,7 +2,7 @@
 
 python benchmarks/paper/components.py --epochs 10 --seeds 3
 
-The objectives of ours, "mixture" and "clusters", beside the paper's "melbo" and a single VAE.
+The objectives of ours, "mixture" and "clusters", beside "melbo", "elbo" and a single VAE.
 """
 
 from common import arguments
@@ -19,6 +19,7 @@ def settings(epochs, seed):
         "M-VAE, mixture, KL weight 0.25": {"objective": "mixture", "kl_weight": 0.25},
         f"M-VAE, K = {CLUSTERS}, clusters": {"k": CLUSTERS, "objective": "clusters"},
         "M-VAE, melbo": {},
+        "M-VAE, elbo": {"objective": "elbo"},
         "VAE, d = 20, KL weight 1/4": {"k": 1, "kl_weight": 0.25},
     }
     return {name: mixture(epochs=epochs, seed=seed, **changes) for name, changes in models.items()}
