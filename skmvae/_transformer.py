@@ -97,9 +97,9 @@ class MVAETransformer(
           Dir(a): equation 5, and what the authors' code trains.
         - "elbo": -sum_k E[w_k] (log p(x | y_k) - KL_k) + KL(Dir(a) || Dir(c)), a lower bound.
         - "mixture": sum_k r_k (KL_k - log p(x | y_k)) + KL(r || E[w]), expectation maximisation
-          with components of equal shares. The responsibilities r are a softmax over the components
+          with components of similar shares. The responsibilities r are a softmax over components
           of (log p(x | y_k) - KL_k) / T at T = n_features / 80, shifted such that all components
-          have the same share of the minibatch. The prior concentration has no part in it.
+          have about the same share of the minibatch. The prior concentration has no part in it.
         - "clusters": the same and (1/k) sum_k (1 - r_k) KL_k: a component's code is the prior on
           rows that are not its own. Components are told apart better, and ``predict`` says which
           row belongs to which.
@@ -584,7 +584,8 @@ class MVAETransformer(
         """Draw new rows from the generative process.
 
         w ~ Dir(c, ..., c) and z_i ~ N(0, I), and the row is sum_i w_i y_i (equations 2 to 5): its
-        expectation given w and z, without observation noise.
+        expectation given w and z, without observation noise. Where components have specialised such
+        a row blends what has nothing in common; draw from one ``component`` at a time there.
 
         Parameters
         ----------

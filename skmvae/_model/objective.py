@@ -17,7 +17,8 @@ from .network import MixtureVAE, Posterior
 # components, grow with the number of columns. On MNIST it is 10 nats.
 _TEMPERATURE = 1 / 80
 
-# The components' shares of a minibatch are then level to a few hundredths.
+# Enough to keep every component at work, not to make the shares of a minibatch equal: where the
+# components' bounds differ sharply, as under a Gaussian likelihood, that takes hundreds.
 _TRANSPORT_ITERATIONS = 5
 
 
@@ -133,7 +134,7 @@ def _clusters(batch: Batch):
 
 
 def balanced_log_softmax(evidence: Tensor) -> Tensor:
-    """log softmax_k(evidence + c_k) with c such that all K have the same share: (K, B) -> (K, B).
+    """log softmax_k(evidence + c_k) with c such that all K have about the same share: (K, B).
 
     The entropic optimal transport of rows to components, by Sinkhorn's iterations (Cuturi 2013).
     """
