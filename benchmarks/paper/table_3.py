@@ -12,6 +12,7 @@ From ``SKMVAE_DATA`` the images are a JPEG copy of CIFAR-10: every figure then s
 """
 
 import os
+from itertools import product
 
 import joblib
 import numpy as np
@@ -37,7 +38,7 @@ WIDE_CHANNELS = [108, 215, 215, 430, 430]
 def models(epochs, seed):
     """Settings by the name of the row: the mixture, single VAEs, other KL weights."""
     names = {}
-    for objective, kl_weight in (("melbo", 1.0), ("melbo", 0.25), ("elbo", 1.0), ("elbo", 0.25)):
+    for objective, kl_weight in product(("melbo", "elbo", "mixture"), (1.0, 0.25)):
         names[f"M-VAE, {objective}, KL weight {kl_weight:g}"] = {
             "k": K,
             "latent_dim": LATENT_DIM,

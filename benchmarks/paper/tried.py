@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from common import Results
 from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
@@ -38,6 +39,7 @@ from skmvae.datasets import fetch_mnist
 
 CPU = torch.device("cpu")
 LABELLED_ROWS = 20_000  # of "SVM" and "KNN"
+WORST_STEP = 1.45  # its length: a fifth of the root mean square distance from the mean image
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Idea:
     spread: float = 0.0  # part of each row that all components get alike
     gate_evidence: float = 0.0  # of log w in the evidence
     gate_learns: float = 0.0  # of the cross-entropy of w with the responsibilities
+    smooth: float = 0.0  # of KL(w at x || w at x + the worst step): virtual adversarial training
+    start: str = "random"  # or "k-means": each decoder starts at a centre
 
 
 ENTROPY = {"balance": 20.0, "entropy": 5.0}
@@ -195,6 +199,14 @@ IDEAS = (
         "transport 20, own KL, w learns at 1",
         Idea(gate_learns=1.0, kl_own=1.0, kl_even=0.0, temperature=20.0),
     ),
+    (
+        "transport 10, own and even KL, start from k-means",
+        Idea(**TRANSPORT_OF_TEN, temperature=10.0, start="k-means"),
+    ),
+    (
+        "transport 10, own KL, 10 log w in the evidence, smooth w",
+        Idea(**OWN_KL, temperature=10.0, gate_evidence=10.0, smooth=10.0),
+    ),
 )
 
 
@@ -226,6 +238,8 @@ def load():
 def train(idea, X):
     """The network, after all epochs."""
     network = untrained(idea, X.shape[1])
+    if idea.start == "k-means":
+        start_at(network, KMeans(idea.k, random_state=idea.seed).fit(X).cluster_centers_)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     generator = make_generator(idea.seed + 1000, CPU)
     rng = np.random.default_rng(idea.seed)
@@ -262,6 +276,13 @@ def untrained(idea, n_features):
     return new_network(state, make_generator(idea.seed, CPU), CPU)
 
 
+@torch.no_grad()
+def start_at(network, centres):
+    """Decoders whose output, before training, is about one centre each."""
+    logits = torch.logit(torch.from_numpy(centres), eps=1e-3)
+    network.decoder.layers[-1].bias.copy_(logits.unsqueeze(1))
+
+
 def learning_rate(idea, step, n_steps):
     if idea.schedule == "constant":
         return idea.learning_rate
@@ -291,7 +312,21 @@ def loss(network, idea, x, step, n_steps, generator):
         total = total + of_weights(idea, posterior.concentration)
     else:
         total = total - idea.gate_learns * (r * w.log()).sum(0).mean()
+    if idea.smooth:
+        total = total + idea.smooth * roughness(network, idea, x, w.T.detach(), generator).mean()
     return total + dhsic(log_rbf_gram(z))
+
+
+def roughness(network, idea, x, weights, generator):
+    """KL(weights || w(x + d)), (B,), d being the step of one length that changes w most."""
+
+    def change(step):
+        w = encode(network, idea, x + step).concentration
+        return (weights * (weights.log() - w.log())).sum(1)
+
+    step = 0.1 * F.normalize(torch.randn(x.shape, generator=generator), dim=1)
+    (gradient,) = torch.autograd.grad(change(step.requires_grad_()).sum(), step)
+    return change(WORST_STEP * F.normalize(gradient, dim=1))
 
 
 def dropped(idea, x, step, n_steps, generator):
