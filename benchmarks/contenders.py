@@ -75,6 +75,7 @@ class Ours(Stepwise):
             max_iter=1,
             batch_size=batch_size,
             learning_rate=1e-3,
+            learning_rate_schedule="constant",
             n_iter_no_change=1,
             tol=0.0,
             verbose=0,
@@ -82,7 +83,7 @@ class Ours(Stepwise):
         keep_freed_memory()
         network = new_network(state, make_generator(0, device), device)
         rows = ScaledRows(X, state.mean, state.scale, device)
-        self._trainer = epoch.Trainer(network, rows, settings, seed=0)
+        self._trainer = epoch.Trainer(network, rows, settings, n_training=len(X), seed=0)
         self._sizes = self._endless_sizes(len(X))
 
     def _endless_sizes(self, n_rows):

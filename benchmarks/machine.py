@@ -41,9 +41,18 @@ def kind(device="cpu"):
 
 def save(name, figures, device="cpu"):
     """Keep the figures in results/, beside those of other parts and in place of their own."""
-    path = Path(__file__).parent / "results" / f"{name}_{kind(device)}.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**kept, **figures}, indent=2) + "\n")
+    kept = load(name, device)
+    _path(name, device).write_text(json.dumps({**kept, **figures}, indent=2) + "\n")
+
+
+def load(name, device="cpu"):
+    """What ``save`` has kept so far."""
+    path = _path(name, device)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _path(name, device):
+    return Path(__file__).parent / "results" / f"{name}_{kind(device)}.json"
 
 
 def _has(unit):

@@ -23,7 +23,12 @@ PRECISIONS = ("float32", "bfloat16")
 def measure(mnist, precision, seed, epochs):
     """Quality on the test rows of one fit."""
     mvae = MVAETransformer(
-        likelihood="bernoulli", max_iter=epochs, precision=precision, random_state=seed
+        likelihood="bernoulli",
+        max_iter=epochs,
+        learning_rate=1e-3,
+        learning_rate_schedule="constant",
+        precision=precision,
+        random_state=seed,
     ).fit(mnist.X_train)
     train, test = mvae.transform(mnist.X_train), mvae.transform(mnist.X_test)
     error = np.square(mvae.reconstruct(mnist.X_test) - mnist.X_test).sum(axis=1).mean()

@@ -51,9 +51,13 @@ from torch.nn import functional as F
 
 from ._model.convolution import ConvDecoder, ConvEncoder, ConvOptions, ImageShape, image_sizes
 from ._model.layers import ComponentLinear, ComponentMLP
-from ._validation import are_sizes, check_parameters, in_interval, one_of
+from ._validation import are_sizes, check_parameters, in_interval, one_of, optional
 
 __all__ = ["MLP", "ComponentLinear", "Conv"]
+
+# Of hidden_layer_sizes=None. On tables of 64 columns 256 units do as well as 500 in a third of the
+# time.
+_NARROWEST, _WIDEST, _UNITS_A_COLUMN = 128, 500, 4
 
 # In place where autograd allows it: a layer's output has no other use.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -71,9 +75,10 @@ class MLP(BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default=(500, 500)
+    hidden_layer_sizes : tuple of int, default=None
         Widths of the encoder's hidden layers, from the input on. The decoder has the same in
-        reverse order. An empty tuple makes both linear.
+        reverse order. An empty tuple makes both linear. None means two layers, four times as wide
+        as X but no narrower than 128 and no wider than 500, the paper's width for MNIST.
     activation : {"relu", "tanh", "elu", "leaky_relu", "gelu", "silu"}, default="relu"
         Activation of the hidden layers.
     dropout : float, default=0.0
@@ -89,7 +94,7 @@ class MLP(BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Sequence[int] = (500, 500),
+        hidden_layer_sizes: Sequence[int] | None = None,
         *,
         activation: str = "relu",
         dropout: float = 0.0,
@@ -120,12 +125,14 @@ class MLP(BaseEstimator):
         check_parameters(
             self,
             {
-                "hidden_layer_sizes": (are_sizes, "a tuple of ints >= 1"),
+                "hidden_layer_sizes": optional((are_sizes, "a tuple of ints >= 1")),
                 "activation": one_of(_ACTIVATIONS),
                 "dropout": in_interval(0.0, 1.0, closed="left"),
             },
         )
-        hidden = tuple(self.hidden_layer_sizes)
+        hidden = self.hidden_layer_sizes
+        if hidden is None:
+            hidden = 2 * (min(_WIDEST, max(_NARROWEST, _UNITS_A_COLUMN * n_features)),)
         activation = _ACTIVATIONS[self.activation]
         encoder_sizes = (n_features, *hidden, 2 * latent_dim + 1)
         decoder_sizes = (latent_dim, *reversed(hidden), n_features)

@@ -64,7 +64,7 @@ def digits():
 
 @pytest.fixture
 def make_small():
-    """An estimator that fits in a tenth of a second."""
+    """An estimator that fits in a tenth of a second, as if it stopped there of a longer fit."""
 
     def make(**params):
         params = {
@@ -72,6 +72,9 @@ def make_small():
             "latent_dim": 2,
             "architecture": MLP(hidden_layer_sizes=(16,)),
             "max_iter": 2,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "learning_rate_schedule": "constant",
             "random_state": 0,
         } | params
         return MVAETransformer(**params)

@@ -49,6 +49,7 @@ def settings(**changes):
         "max_iter": 3,
         "batch_size": 16,
         "learning_rate": 1e-3,
+        "learning_rate_schedule": "constant",
         "n_iter_no_change": 3,
         "tol": 1e-4,
         "verbose": 0,

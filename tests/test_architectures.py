@@ -28,9 +28,12 @@ def test_decoder_mirrors_the_encoder():
     assert [layer.weight.shape[1:] for layer in decoder.layers] == [(2, 5), (5, 7), (7, 6)]
 
 
-def test_default_is_the_paper_s():
-    assert MLP().hidden_layer_sizes == (500, 500)
-    assert MLP().dropout == 0.0
+@pytest.mark.parametrize(("n_features", "width"), [(1, 128), (40, 160), (64, 256), (784, 500)])
+def test_default_width_follows_the_columns(n_features, width):
+    """As wide as the paper's for MNIST, no wider than a small table needs."""
+    encoder, decoder = MLP().build(n_features, latent_dim=2, k=1)
+    sizes = [layer.weight.shape[2] for layer in (*encoder.layers, *decoder.layers)]
+    assert sizes == [width, width, 5, width, width, n_features]
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "leaky_relu", "gelu", "silu"])
@@ -44,7 +47,7 @@ def test_activations(activation):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"hidden_layer_sizes": 500}, "'hidden_layer_sizes' parameter of MLP must be a tuple"),
+        ({"hidden_layer_sizes": 500}, "'hidden_layer_sizes' parameter of MLP must be None or a tuple"),
         ({"hidden_layer_sizes": (0,)}, "Got \\(0,\\)"),
         ({"hidden_layer_sizes": (2.5,)}, "Got \\(2.5,\\)"),
         ({"activation": "sigmoid"}, "'activation' parameter of MLP must be one of .*'relu'"),

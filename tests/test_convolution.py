@@ -204,7 +204,13 @@ def test_warm_start_goes_on_from_the_running_statistics(digits):
     X, _ = digits
     conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
     mvae = MVAETransformer(
-        k=2, architecture=conv, max_iter=1, random_state=0, warm_start=True, learning_rate=1e-30
+        k=2,
+        architecture=conv,
+        max_iter=1,
+        batch_size=128,
+        random_state=0,
+        warm_start=True,
+        learning_rate=1e-30,
     ).fit(X)
     name = "encoder.stack.norms.0.variance"
     first = mvae._state.arrays[name]

@@ -16,6 +16,7 @@ from skmvae._fit.epoch import (
     _clear_vanished_momentum,
     _TermsLog,
 )
+from skmvae._fit.schedules import SCHEDULES
 from skmvae._model.objective import OBJECTIVES, ObjectiveTerms, objective_terms
 
 
@@ -26,7 +27,7 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
     """Reading one makes a GPU finish its queue, and cannot be captured in a graph."""
     rows = data(160)
     chosen = settings(objective=objective, precision=precision)
-    trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, seed=0)
+    trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, n_training=160, seed=0)
     trainer._batches = ResidentBatches(rows, 16)  # those of a GPU
     trainer._optimizer.step = lambda: None  # Adam on a CPU, unlike on a GPU, reads its step counts
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -42,7 +43,7 @@ def test_an_epoch_is_the_plain_loop():
     """Adam written out, on the terms of each batch in turn."""
     rows, chosen, order = data(40), settings(beta=2.0), np.random.default_rng(1).permutation(40)
     network, oracle = small_network(), small_network()
-    terms = Trainer(network, rows, chosen, seed=5).run_epoch(order, "")
+    terms = Trainer(network, rows, chosen, n_training=40, seed=5).run_epoch(order, "")
     draws = generator(5)
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in oracle.parameters()]
     totals = torch.zeros(4, dtype=torch.float64)
@@ -79,9 +80,9 @@ def test_bfloat16_is_the_same_descent_but_for_rounding():
     for precision in ("float32", "bfloat16"):
         network = small_network(hidden=(64,))
         before = torch.cat([p.detach().flatten() for p in network.parameters()])
-        Trainer(network, data(512), settings(precision=precision), seed=0).run_epoch(
-            np.arange(512), ""
-        )
+        Trainer(
+            network, data(512), settings(precision=precision), n_training=512, seed=0
+        ).run_epoch(np.arange(512), "")
         after = torch.cat([p.detach().flatten() for p in network.parameters()])
         assert after.dtype == torch.float32
         moved[precision] = after - before
@@ -115,7 +116,7 @@ def test_every_epoch_clears_vanished_momentum(monkeypatch):
     calls = []
     monkeypatch.setattr(epoch, "_clear_vanished_momentum", calls.append)
     monkeypatch.setattr(epoch, "_BATCHES_BETWEEN_CLEARING", 4)
-    trainer = Trainer(small_network(), data(10 * 16), settings(), seed=0)
+    trainer = Trainer(small_network(), data(10 * 16), settings(), n_training=10 * 16, seed=0)
     for _ in range(2):
         trainer.run_epoch(np.arange(160), "")
     assert len(calls) == 2 * (10 // 4 + 1)
@@ -123,7 +124,7 @@ def test_every_epoch_clears_vanished_momentum(monkeypatch):
 
 def test_a_trainer_goes_when_the_fit_is_over():
     """And with it the network, Adam's moments and, on a GPU, all rows; not some time later."""
-    trainer = Trainer(small_network(), data(), settings(), seed=0)
+    trainer = Trainer(small_network(), data(), settings(), n_training=50, seed=0)
     trainer.run_epoch(np.arange(50), "")
     gone = weakref.ref(trainer)
     gc.disable()
@@ -143,3 +144,30 @@ def test_the_log_weights_batches_by_their_rows_and_starts_anew():
         sizes = [3, 1][: len(values)]
         mean = np.average(values, weights=sizes)
         assert log.means(sizes, "") == ObjectiveTerms(mean, 2 * mean, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_step_has_its_learning_rate(schedule):
+    """That at its middle, of all steps of the fit; ten times as much for the noise variance."""
+    chosen = settings(max_iter=2, learning_rate=0.02, learning_rate_schedule=schedule)
+    trainer = Trainer(small_network(), data(60), chosen, n_training=40, seed=0)
+    share = SCHEDULES[schedule].share
+    expected = [0.02 * share((step + 0.5) / 6) for step in range(6)]
+    used = []
+    step = trainer._optimizer.step
+    trainer._optimizer.step = lambda: (
+        used.append([group["lr"] for group in trainer._optimizer.param_groups]),
+        step(),
+    )
+    for rates in (expected[:3], expected[3:]):
+        trainer.run_epoch(np.arange(40), "")
+        assert trainer.learning_rate == pytest.approx(np.mean(rates))
+    np.testing.assert_allclose(used, np.outer(expected, [1.0, 10.0]))
+
+
+def test_a_single_step_trains():
+    chosen = settings(max_iter=1, batch_size=40, learning_rate_schedule="one-cycle")
+    network = small_network()
+    before = network.encoder.layers[0].weight.detach().clone()
+    Trainer(network, data(40), chosen, n_training=40, seed=0).run_epoch(np.arange(40), "")
+    assert not torch.equal(network.encoder.layers[0].weight, before)

@@ -30,7 +30,8 @@ from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 X = load_digits().data[:500]
-params = dict(k=3, latent_dim=2, architecture=MLP((16,)), random_state=0)
+params = dict(k=3, latent_dim=2, architecture=MLP((16,)), learning_rate_schedule="constant",
+              random_state=0)
 mvae = MVAETransformer(max_iter=10**6, verbose=1, **params)
 if "refit" in sys.argv:
     mvae = MVAETransformer(max_iter=1, **params).fit(X)

@@ -196,7 +196,13 @@ def trained(graphed, precision="float32", likelihood="gaussian", objective="melb
     """Weights and terms after 8 epochs of batches of 16 rows, the last one of 4."""
     network = small_network(likelihood=likelihood, hidden=(64,)).cuda()
     rows = data(n_rows, device="cuda")
-    trainer = Trainer(network, rows, settings(precision=precision, objective=objective), seed=0)
+    trainer = Trainer(
+        network,
+        rows,
+        settings(precision=precision, objective=objective),
+        n_training=len(rows),
+        seed=0,
+    )
     assert isinstance(trainer._graphed, GraphedStep)
     if not graphed:
         trainer._graphed = None

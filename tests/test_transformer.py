@@ -682,6 +682,21 @@ def test_warm_start_refuses_another_shape(change, make_small, digits):
         mvae.set_params(**{name: make_small().get_params(deep=False)[name]}).fit(X[:, :5])
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "early_stopping", "batch_size"),
+    [(20, False, 32), (450, False, 45), (500, True, 45), (2_000, False, 128)],
+)
+def test_default_batch_size_follows_the_rows(n_rows, early_stopping, batch_size, make_small):
+    """Ten minibatches of the training rows an epoch, each of 32 to 128 rows."""
+    X = np.random.default_rng(0).normal(size=(n_rows, 5))
+    params = {"early_stopping": early_stopping, "batch_size": None}
+    by_rule = make_small(**params).fit(X)
+    by_hand = make_small(**params | {"batch_size": batch_size}).fit(X)
+    other = make_small(**params | {"batch_size": batch_size - 13}).fit(X)
+    assert np.array_equal(by_rule.transform(X), by_hand.transform(X))
+    assert not np.array_equal(by_rule.transform(X), other.transform(X))
+
+
 def test_early_stopping_stops_and_reports(make_small, digits):
     mvae = make_small(early_stopping=True, max_iter=500, n_iter_no_change=3, learning_rate=0.03)
     mvae.fit(digits[0])

@@ -25,6 +25,7 @@ BAD_PARAMETERS = {
     "max_iter": [0, 1.5, None],
     "batch_size": [0, -1, "auto"],
     "learning_rate": [0.0, -1e-3, np.nan],
+    "learning_rate_schedule": ["cosine", None, 1],
     "early_stopping": [1, "yes", None],
     "validation_fraction": [0.0, 1.0, 2, None],
     "n_iter_no_change": [0, None],

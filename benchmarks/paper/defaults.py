@@ -8,7 +8,7 @@ single VAE with as many columns, and on PCA with as many columns as that or as t
 """
 
 import numpy as np
-from common import Results, arguments
+from common import PLAIN_ADAM, Results, arguments
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from skmvae import MVAETransformer
+from skmvae.architectures import MLP
 
 K, LATENT_DIM = 4, 20
 KL_WEIGHTS = (1.0, 0.25, 0.1)
@@ -77,21 +78,24 @@ def codes(epochs):
 
 
 def evaluate(settings):
-    """Mean scores over the folds, in per cent: accuracy, or R^2 for the diabetes table."""
-    X, y = TABLES[settings["table"]]()
-    is_regression = settings["table"] == "diabetes"
+    return cross_validated(settings["table"], settings["seed"], lambda X: _features(settings, X))
+
+
+def cross_validated(table, seed, features):
+    """Mean scores over the folds, in per cent: accuracy, or R^2 for the diabetes table.
+
+    ``features(X)`` gives a fitted transformer, or None for the columns as they are.
+    """
+    X, y = TABLES[table]()
+    is_regression = table == "diabetes"
     kind = KFold if is_regression else StratifiedKFold
-    folds = kind(3, shuffle=True, random_state=settings["seed"]).split(X, y)
     scores = []
-    for train, test in folds:
-        if settings["table"] != "digits":
-            scaler = StandardScaler().fit(X[train])
-            table = scaler.transform(X)
-        else:
-            table = X
-        model = _features(settings, table[train])
+    for train, test in kind(3, shuffle=True, random_state=seed).split(X, y):
+        columns = X if table == "digits" else StandardScaler().fit(X[train]).transform(X)
+        model = features(columns[train])
         Z_train, Z_test = (
-            table[rows] if model is None else model.transform(table[rows]) for rows in (train, test)
+            columns[rows] if model is None else model.transform(columns[rows])
+            for rows in (train, test)
         )
         scores.append(
             [
@@ -113,7 +117,9 @@ def _features(settings, X):
         latent_dim=settings["latent_dim"],
         objective=settings["objective"],
         kl_weight=settings["kl_weight"],
+        architecture=MLP((500, 500)),
         max_iter=settings["epochs"],
+        **PLAIN_ADAM,
         random_state=settings["seed"],
     ).fit(X)
 

@@ -8,7 +8,7 @@ well the heaviest component tells the sheets apart (adjusted Rand index, beside 
 """
 
 import numpy as np
-from common import Results, arguments
+from common import PLAIN_ADAM, Results, arguments
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -67,6 +67,7 @@ def evaluate(model):
         objective=model["objective"],
         architecture=MLP((64, 64)),
         max_iter=model["epochs"],
+        **PLAIN_ADAM,
         random_state=model["seed"],
     ).fit(train)
     return {

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from common import Results, fitted
+from common import PLAIN_ADAM, Results, fitted
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -43,6 +43,7 @@ class Mnist:
                 likelihood="bernoulli",
                 architecture=_architecture(settings),
                 max_iter=settings["epochs"],
+                **PLAIN_ADAM,
                 random_state=settings["seed"],
             )
 

@@ -15,6 +15,7 @@ from .._model.network import MixtureVAE
 from .._model.objective import ObjectiveTerms, objective_terms
 from .batches import batches_of
 from .graphs import GraphedStep
+from .schedules import SCHEDULES
 
 # The noise variance is one scalar that has to follow the reconstruction error down by orders of
 # magnitude; at the pace of the weights it lags behind for most of a short fit.
@@ -43,6 +44,7 @@ class TrainingSettings:
     max_iter: int
     batch_size: int
     learning_rate: float
+    learning_rate_schedule: str
     n_iter_no_change: int
     tol: float
     verbose: int
@@ -56,13 +58,23 @@ class Trainer:
     """Trains a network on rows, epoch by epoch."""
 
     def __init__(
-        self, network: MixtureVAE, rows: ScaledRows, settings: TrainingSettings, seed: int
+        self,
+        network: MixtureVAE,
+        rows: ScaledRows,
+        settings: TrainingSettings,
+        *,
+        n_training: int,
+        seed: int,
     ) -> None:
         self._network = network
         self._settings = settings
         self._seed = seed
         self._generator = make_generator(seed, rows.device)
-        self._optimizer = _make_optimizer(network, settings.learning_rate, rows.device)
+        self._optimizer = _make_optimizer(network, settings, rows.device)
+        self._share = SCHEDULES[settings.learning_rate_schedule].share
+        self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
+        self._step_number = 0
+        self._learning_rates: list[float] = []  # of the steps of the epoch
         self._batches = batches_of(rows, settings.batch_size)
         self._log = _TermsLog(math.ceil(len(rows) / settings.batch_size), rows.device)
         self._graphed = (
@@ -75,6 +87,7 @@ class Trainer:
         """Train on the rows ``order`` in turn; the terms of the loss, means over these rows."""
         self._network.train()
         self._log.clear()
+        self._learning_rates.clear()
         sizes = []
         for size in self._batches.over(order):
             self._run_step(size)
@@ -83,6 +96,11 @@ class Trainer:
                 _clear_vanished_momentum(self._optimizer)
         _clear_vanished_momentum(self._optimizer)
         return self._log.means(sizes, where)
+
+    @property
+    def learning_rate(self) -> float:
+        """Mean over the steps of the last epoch."""
+        return math.fsum(self._learning_rates) / len(self._learning_rates)
 
     @no_gradients()
     def evaluate(self, held_out: np.ndarray, where: str) -> ObjectiveTerms:
@@ -97,10 +115,22 @@ class Trainer:
         return self._log.means(sizes, where)
 
     def _run_step(self, size: int) -> None:
+        self._set_learning_rate()
         if self._graphed is None:
             self._step(size)
         else:
             self._graphed(self._step, size)
+
+    def _set_learning_rate(self) -> None:
+        """To that at the middle of the step that comes: never zero, and the peak if it is alone."""
+        share = self._share((self._step_number + 0.5) / self._n_steps)
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(share * group["peak"])  # where a captured graph reads it
+            else:
+                group["lr"] = share * group["peak"]
+        self._learning_rates.append(share * self._settings.learning_rate)
+        self._step_number += 1
 
     def _step(self, size: int) -> None:
         """One gradient step on the next ``size`` rows. Reads no value: a GPU would have to wait."""
@@ -124,17 +154,19 @@ class Trainer:
         )
 
 
-def _make_optimizer(network, learning_rate: float, device: torch.device) -> torch.optim.Optimizer:
-    optimizer = torch.optim.Adam(
-        [*network.encoder.parameters(), *network.decoder.parameters()],
-        lr=learning_rate,
-        fused=True,
-        capturable=device.type == "cuda",
-    )
+def _make_optimizer(
+    network: MixtureVAE, settings: TrainingSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    weights = [*network.encoder.parameters(), *network.decoder.parameters()]
+    groups = [{"params": weights, "peak": settings.learning_rate}]
     if variance := list(network.likelihood.parameters()):
-        lr = _VARIANCE_LEARNING_RATE_FACTOR * learning_rate
-        optimizer.add_param_group({"params": variance, "lr": lr})
-    return optimizer
+        peak = _VARIANCE_LEARNING_RATE_FACTOR * settings.learning_rate
+        groups.append({"params": variance, "peak": peak})
+    on_gpu = device.type == "cuda"
+    for group in groups:
+        group["lr"] = torch.tensor(group["peak"], device=device) if on_gpu else group["peak"]
+    betas = SCHEDULES[settings.learning_rate_schedule].betas
+    return torch.optim.Adam(groups, betas=betas, fused=True, capturable=on_gpu)
 
 
 def _clear_vanished_momentum(optimizer: torch.optim.Optimizer) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from .._machine.rows import ScaledRows
 from .._machine.runtime import finish, gradients, keep_freed_memory
 from .._model.network import MixtureVAE
-from .._model.objective import ObjectiveTerms
 from .epoch import DivergenceError, Trainer, TrainingSettings
 
 logger = logging.getLogger("skmvae")
@@ -60,7 +59,7 @@ def train(
     too; one that comes before there are weights to keep is raised.
     """
     keep_freed_memory()
-    trainer = Trainer(network, rows, settings, seed)
+    trainer = Trainer(network, rows, settings, n_training=len(training), seed=seed)
     shuffler = np.random.default_rng(seed)
     progress, interruption = Progress(), None
     try:
@@ -71,7 +70,8 @@ def train(
             begin_epoch()
             start = time.perf_counter()
             terms = trainer.run_epoch(shuffler.permutation(training), f"epoch {epoch}")
-            record = _record(terms, settings)
+            record = {"loss": settings.loss(terms), **terms._asdict()}
+            record["learning_rate"] = trainer.learning_rate
             if len(held_out):
                 terms = trainer.evaluate(held_out, f"the validation after epoch {epoch}")
                 record["validation_loss"] = settings.loss(terms)
@@ -90,11 +90,6 @@ def train(
     assert kept is not None  # max_iter >= 1
     _, late_interruption = finish(lambda: network.load_state_dict(kept))
     return TrainingResult(progress.records, interruption or late_interruption)
-
-
-def _record(terms: ObjectiveTerms, settings: TrainingSettings) -> dict[str, float]:
-    loss = settings.loss(terms)
-    return {"loss": loss, **terms._asdict(), "learning_rate": settings.learning_rate}
 
 
 def _advance(progress: Progress, network, record: dict[str, float], tol: float) -> Progress:
@@ -127,6 +122,7 @@ def _report(records: tuple[dict[str, float], ...], max_iter: int) -> None:
     remaining = sum(r["seconds"] for r in records) / len(records) * (max_iter - len(records))
     names = [n for n in record if n not in ("learning_rate", "seconds")]
     terms = "  ".join(f"{name} {record[name]:.4f}" for name in names)
+    terms += f"  learning_rate {record['learning_rate']:.1e}"
     line = (
         f"epoch {len(records)}/{max_iter}  {terms}  {record['seconds']:.1f} s, "
         f"at most {remaining:.0f} s left"
