@@ -40,7 +40,11 @@ def digits(device):
     X, _ = load_digits(return_X_y=True)
     precision = default_precision(device)
     mvae = MVAETransformer(
-        architecture=MLP((500, 500)), batch_size=128, random_state=0, device=device
+        architecture=MLP((500, 500)),
+        max_iter=100,
+        batch_size=128,
+        random_state=0,
+        device=device,
     )
     kind = Floor if device == "cpu" else DeviceFloor
     floor = kind(n_features=64, latent_dim=20, k=4, batch_size=128, precision=precision)

@@ -3,6 +3,7 @@
     SKMVAE_DATA=... python benchmarks/time_to_quality.py mnist --seeds 3
     python benchmarks/time_to_quality.py tables --seeds 3
     python benchmarks/time_to_quality.py search
+    python benchmarks/time_to_quality.py smallest
 
 "before" is the training of version 0.1: Adam at 1e-3 throughout, minibatches of 128, 500 units in
 both hidden layers, and 100 epochs by default. Seconds are those of the processor, on one thread, so
@@ -17,6 +18,7 @@ import argparse
 import math
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from contenders import Obvious
 from machine import load, print_machine, save
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
@@ -54,12 +57,12 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("mnist", "tables", "search"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     save("time_to_quality", {"machine": print_machine()})
-    {"mnist": mnist, "tables": tables, "search": search}[parsed.part](parsed.seeds)
+    PARTS[parsed.part](parsed.seeds)
 
 
 def measured(key, compute):
@@ -157,21 +160,52 @@ def of_table(table, settings, seed):
 
 
 def search(_):
-    """The search of the README's first lines."""
+    """Searches on digits: the README's, one of the classifier's parameter, and two of many."""
     X, y = load_digits(return_X_y=True)
-    for name, settings in (("now", {"max_iter": 15}), ("before", BEFORE | {"max_iter": 20})):
-        pipe = Pipeline(
-            [("mvae", MVAETransformer(k=4, random_state=0, **settings)), ("svm", LinearSVC())]
-        )
-        grid = GridSearchCV(pipe, {"mvae__beta": [0, 1, 100]}, cv=3)
-        measured(
-            f"search, {name}",
-            lambda g=grid: {
-                "seconds": cpu_seconds(lambda: g.fit(X, y)),
-                "best score": 100 * float(g.best_score_),
-            },
+
+    def of_search(make, settings, **pipeline):
+        mvae = MVAETransformer(k=4, random_state=0, **settings)
+        found = make(Pipeline([("mvae", mvae), ("svm", LinearSVC(random_state=0))], **pipeline))
+        seconds = cpu_seconds(lambda: found.fit(X, y))
+        return {"seconds": seconds, "best score": 100 * float(found.best_score_)}
+
+    def readme(pipe):
+        return GridSearchCV(pipe, {"mvae__beta": [0, 1, 100]}, cv=3)
+
+    def classifier(pipe):
+        return GridSearchCV(pipe, {"svm__C": [0.001, 0.01, 0.1, 1]}, cv=3)
+
+    many = {"mvae__kl_weight": [0.1, 0.25, 1], "mvae__latent_dim": [5, 10, 20]}
+
+    def grid(pipe):
+        return GridSearchCV(pipe, many, cv=3)
+
+    def halving(pipe):
+        return HalvingGridSearchCV(
+            pipe, many, resource="mvae__max_iter", min_resources=4, max_resources=36, cv=3
         )
 
+    measured("search, now", lambda: of_search(readme, {"max_iter": 15}))
+    measured("search, before", lambda: of_search(readme, BEFORE | {"max_iter": 20}))
+    measured("search of C", lambda: of_search(classifier, {"max_iter": 15}))
+    with tempfile.TemporaryDirectory() as cache:
+        measured(
+            "search of C, memory", lambda: of_search(classifier, {"max_iter": 15}, memory=cache)
+        )
+    measured("search of nine, grid", lambda: of_search(grid, {"max_iter": 36}))
+    measured("search of nine, halving", lambda: of_search(halving, {"max_iter": 36}))
+
+
+def smallest(_):
+    """One epoch of 100 rows, once the first call has loaded what it needs."""
+    X = np.random.default_rng(0).normal(size=(100, 64))
+    for name, settings in (("now", {}), ("before", BEFORE)):
+        mvae = MVAETransformer(max_iter=1, random_state=0, **settings).fit(X)
+        fits = [cpu_seconds(lambda m=mvae: m.fit(X)) for _ in range(50)]
+        measured(f"one epoch of 100 rows, {name}", lambda f=fits: {"seconds": statistics.median(f)})
+
+
+PARTS = {"mnist": mnist, "tables": tables, "search": search, "smallest": smallest}
 
 if __name__ == "__main__":
     main()

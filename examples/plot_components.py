@@ -20,7 +20,7 @@ from skmvae.plotting import (
 )
 
 X, y = load_digits(return_X_y=True)
-mvae = MVAETransformer(k=4, latent_dim=8, objective="mixture", max_iter=60, random_state=0).fit(X)
+mvae = MVAETransformer(k=4, latent_dim=8, objective="mixture", max_iter=40, random_state=0).fit(X)
 
 # %%
 # Training

@@ -5,8 +5,8 @@ Learning from few labels
 The mixture sees all training rows, without labels; the linear classifier sees a handful of them.
 Codes of many unlabelled rows can make up for missing labels. PCA with as many columns, fitted on
 the same rows, and the pixels themselves are the baselines. On images as small as these the gain
-over the pixels is small, and nearest neighbours on pixels do as well; on MNIST it is larger (see
-the page on the paper).
+over the pixels is a few points, and nearest neighbours on pixels do as well; on MNIST it is larger
+(see the page on the paper).
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from skmvae import MVAETransformer
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=500, stratify=y, random_state=0)
 
-mvae = MVAETransformer(k=8, latent_dim=8, max_iter=60, random_state=0)
+mvae = MVAETransformer(k=8, latent_dim=8, max_iter=40, random_state=0)
 mvae.fit(X_train)
 pca = PCA(64, random_state=0).fit(X_train)
 features = {

@@ -16,7 +16,7 @@ from skmvae import MVAETransformer
 from skmvae.plotting import SampleDisplay
 
 X, y = load_digits(return_X_y=True)
-mvae = MVAETransformer(k=2, latent_dim=8, max_iter=100, random_state=0).fit(X)
+mvae = MVAETransformer(k=2, latent_dim=8, max_iter=40, random_state=0).fit(X)
 
 density = GaussianMixture(40, covariance_type="full", reg_covar=1e-3, random_state=0)
 density.fit(mvae.transform(X).astype(float))

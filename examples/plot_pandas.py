@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris
 from skmvae import MVAETransformer
 
 iris = load_iris(as_frame=True)
-mvae = MVAETransformer(k=2, latent_dim=2, max_iter=60, random_state=0)
+mvae = MVAETransformer(k=2, latent_dim=2, max_iter=40, random_state=0)
 codes = mvae.set_output(transform="pandas").fit_transform(iris.data)
 print(codes.head().round(2).to_string())
 

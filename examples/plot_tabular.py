@@ -42,7 +42,7 @@ prepare = make_column_transformer(
         ["alcohol"],
     ),
 )
-mvae = MVAETransformer(k=2, latent_dim=4, max_iter=150, random_state=0)
+mvae = MVAETransformer(k=2, latent_dim=4, max_iter=50, random_state=0)
 for name, codes in {
     "M-VAE, 2 x 4 codes": mvae,
     "PCA, 8": PCA(8),

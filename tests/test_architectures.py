@@ -36,6 +36,10 @@ def test_default_width_follows_the_columns(n_features, width):
     assert sizes == [width, width, 5, width, width, n_features]
 
 
+def test_no_unit_is_dropped_by_default():
+    assert MLP().dropout == 0.0
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "leaky_relu", "gelu", "silu"])
 def test_activations(activation):
     encoder, _ = MLP((4,), activation=activation).build(n_features=3, latent_dim=1, k=1)
@@ -47,7 +51,10 @@ def test_activations(activation):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"hidden_layer_sizes": 500}, "'hidden_layer_sizes' parameter of MLP must be None or a tuple"),
+        (
+            {"hidden_layer_sizes": 500},
+            "'hidden_layer_sizes' parameter of MLP must be None or a tuple",
+        ),
         ({"hidden_layer_sizes": (0,)}, "Got \\(0,\\)"),
         ({"hidden_layer_sizes": (2.5,)}, "Got \\(2.5,\\)"),
         ({"activation": "sigmoid"}, "'activation' parameter of MLP must be one of .*'relu'"),

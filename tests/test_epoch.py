@@ -39,9 +39,14 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
         assert f"aten::{name}" not in counts
 
 
-def test_an_epoch_is_the_plain_loop():
+@pytest.mark.parametrize(
+    ("schedule", "beta1", "beta2"), [("constant", 0.9, 0.999), ("one-cycle", 0.85, 0.98)]
+)
+def test_an_epoch_is_the_plain_loop(schedule, beta1, beta2):
     """Adam written out, on the terms of each batch in turn."""
-    rows, chosen, order = data(40), settings(beta=2.0), np.random.default_rng(1).permutation(40)
+    rows, order = data(40), np.random.default_rng(1).permutation(40)
+    chosen = settings(beta=2.0, max_iter=3, learning_rate_schedule=schedule)
+    share = SCHEDULES[schedule].share
     network, oracle = small_network(), small_network()
     terms = Trainer(network, rows, chosen, n_training=40, seed=5).run_epoch(order, "")
     draws = generator(5)
@@ -65,10 +70,11 @@ def test_an_epoch_is_the_plain_loop():
             named = zip(oracle.named_parameters(), gradients, moments, strict=True)
             for (name, parameter), gradient, (first, second) in named:
                 rate = 1e-2 if name == "likelihood.raw_variance" else 1e-3
-                first.mul_(0.9).add_(0.1 * gradient)
-                second.mul_(0.999).add_(0.001 * gradient**2)
-                scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
-                parameter -= rate * (first / (1 - 0.9**step)) / scale
+                rate *= share((step - 0.5) / 9)
+                first.mul_(beta1).add_((1 - beta1) * gradient)
+                second.mul_(beta2).add_((1 - beta2) * gradient**2)
+                scale = (second / (1 - beta2**step)).sqrt() + 1e-8
+                parameter -= rate * (first / (1 - beta1**step)) / scale
     np.testing.assert_allclose(terms, totals, rtol=1e-5)
     for found, expected in zip(network.parameters(), oracle.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -171,3 +177,17 @@ def test_a_single_step_trains():
     before = network.encoder.layers[0].weight.detach().clone()
     Trainer(network, data(40), chosen, n_training=40, seed=0).run_epoch(np.arange(40), "")
     assert not torch.equal(network.encoder.layers[0].weight, before)
+
+
+def test_a_learning_rate_on_the_device_is_the_same():
+    """A captured graph reads it from a tensor, which the host fills before each replay."""
+    chosen = settings(learning_rate=0.02, learning_rate_schedule="one-cycle")
+    networks = small_network(), small_network()
+    for network, on_device in zip(networks, (False, True), strict=True):
+        trainer = Trainer(network, data(40), chosen, n_training=40, seed=0)
+        if on_device:
+            for group in trainer._optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
+        trainer.run_epoch(np.arange(40), "")
+    for a, b in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)

@@ -192,14 +192,23 @@ def test_a_failed_capture_lets_go_of_what_the_step_made():
     assert not any(tensor() is not None for tensor in made)
 
 
-def trained(graphed, precision="float32", likelihood="gaussian", objective="melbo", n_rows=100):
+def trained(
+    graphed,
+    precision="float32",
+    likelihood="gaussian",
+    objective="melbo",
+    n_rows=100,
+    schedule="constant",
+):
     """Weights and terms after 8 epochs of batches of 16 rows, the last one of 4."""
     network = small_network(likelihood=likelihood, hidden=(64,)).cuda()
     rows = data(n_rows, device="cuda")
     trainer = Trainer(
         network,
         rows,
-        settings(precision=precision, objective=objective),
+        settings(
+            precision=precision, objective=objective, max_iter=8, learning_rate_schedule=schedule
+        ),
         n_training=len(rows),
         seed=0,
     )
@@ -222,6 +231,14 @@ def test_graphs_give_what_the_plain_step_gives(precision, objective):
     assert sorted(trainer._graphed._graphs) == [4, 16]
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_replays_follow_the_learning_rate():
+    """A graph that kept the one it was captured with would be off by a hundred times as much."""
+    weights, _, _ = trained(True, schedule="one-cycle")
+    expected, _, _ = trained(False, schedule="one-cycle")
+    torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.gpu

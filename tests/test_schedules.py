@@ -1,3 +1,5 @@
+"""The learning rate over a fit, against values by hand."""
+
 import numpy as np
 import pytest
 

@@ -8,6 +8,7 @@ import torch
 from networks import data, generator, settings, small_network
 
 from skmvae._fit.epoch import DivergenceError
+from skmvae._fit.schedules import one_cycle
 from skmvae._fit.training import train
 from skmvae._machine.rows import ScaledRows
 
@@ -51,6 +52,23 @@ def test_one_record_an_epoch_with_terms_that_add_up():
         assert record["learning_rate"] == 1e-3
         assert record["seconds"] > 0
         assert "validation_loss" not in record
+
+
+def test_a_cycle_is_as_long_as_the_fit():
+    """Counted in minibatches of the rows that are trained on: 5 an epoch, not 7 as of all rows."""
+    result = run(
+        small_network(),
+        data(50),
+        held_out=10,
+        max_iter=4,
+        batch_size=8,
+        learning_rate=0.02,
+        learning_rate_schedule="one-cycle",
+        n_iter_no_change=4,
+    )
+    steps = 0.02 * np.array([one_cycle((step + 0.5) / 20) for step in range(20)])
+    found = [record["learning_rate"] for record in result.records]
+    np.testing.assert_allclose(found, steps.reshape(4, 5).mean(axis=1))
 
 
 def test_each_epoch_sees_every_row_once_in_another_order():
@@ -206,6 +224,7 @@ def test_verbose_goes_to_the_log_if_somebody_listens(capsys, caplog):
     assert capsys.readouterr().out == ""
     assert "epoch 3/3" in caplog.text
     assert "reconstruction" in caplog.text
+    assert caplog.text.count("  learning_rate 1.0e-03  ") == 3
 
 
 def test_verbose_goes_to_the_screen_if_nobody_does(capsys):

@@ -591,6 +591,14 @@ def test_warm_start_continues(make_small, digits):
     assert mvae.scale_ == scale
 
 
+def test_warm_start_begins_another_cycle(make_small, digits):
+    params = {"warm_start": True, "max_iter": 3, "learning_rate_schedule": "one-cycle"}
+    mvae = make_small(**params).fit(digits[0]).fit(digits[0])
+    rates = mvae.history_["learning_rate"]
+    assert rates[:3] == rates[3:]
+    assert max(rates[:3]) > 5 * rates[2]
+
+
 def test_warm_start_does_not_repeat_the_draws(make_small, digits):
     """One epoch, twice: the second has another order of the rows and other noise."""
     X, _ = digits
@@ -693,6 +701,7 @@ def test_default_batch_size_follows_the_rows(n_rows, early_stopping, batch_size,
     by_rule = make_small(**params).fit(X)
     by_hand = make_small(**params | {"batch_size": batch_size}).fit(X)
     other = make_small(**params | {"batch_size": batch_size - 13}).fit(X)
+    assert by_rule.batch_size is None
     assert np.array_equal(by_rule.transform(X), by_hand.transform(X))
     assert not np.array_equal(by_rule.transform(X), other.transform(X))
 
@@ -754,7 +763,7 @@ def test_any_finite_data_of_any_shape(data):
         k=data.draw(st.integers(1, 4)),
         latent_dim=data.draw(st.integers(1, 4)),
         objective=data.draw(st.sampled_from(sorted(OBJECTIVES))),
-        batch_size=data.draw(st.integers(1, 40)),
+        batch_size=data.draw(st.none() | st.integers(1, 40)),
         architecture=MLP((5,)),
         max_iter=2,
         random_state=0,

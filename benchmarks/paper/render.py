@@ -1,4 +1,4 @@
-"""Write the tables of docs/paper.md, and the headline of README.md, from the JSON files.
+"""Write the tables of docs/paper.md, and some of README.md and docs/benchmarks.md, from the JSON.
 
     python benchmarks/paper/render.py
 
@@ -7,6 +7,7 @@ seeds that the results have, with the standard deviation (n - 1) where there are
 cell has not been measured.
 """
 
+import json
 import re
 from dataclasses import asdict
 
@@ -17,9 +18,11 @@ import defaults
 import few_labels
 import manifolds
 import numpy as np
+import short_cifar
 import table_1
 import table_3
 import tried
+import tried_rates
 from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
 
@@ -340,6 +343,119 @@ def sheets():
     return _table(["model", *columns], rows)
 
 
+def short_images():
+    """CIFAR-10 in four epochs."""
+    cells = Cells("short_cifar")
+    rows = []
+    for name, settings in short_cifar.settings(4, 0).items():
+        settings["data"] = "CIFAR-10, JPEG copy"
+        cell = [cells.cell(settings, key) for key in ("RMSE", "effective components")]
+        rows.append([name, *cell, cells.cell(settings, "seconds", 0)])
+    return _table(["four epochs", "RMSE", "effective components", "seconds"], rows)
+
+
+def rates():
+    """Learning rates for short fits."""
+    cells = Cells("tried_rates")
+    columns = {"SVM": 2, "KNN": 2, "MSE": 2, "bound": 1, "seconds": 0}
+    rows = [
+        [
+            f"{idea.share}, {idea.learning_rate:g}",
+            f"{idea.betas[0]}, {idea.betas[1]}",
+            str(idea.batch_size),
+            str(idea.epochs),
+        ]
+        + [cells.cell(tried_rates.settings(idea), key, digits) for key, digits in columns.items()]
+        for idea in tried_rates.IDEAS
+    ]
+    header = ["learning rate", "betas", "batch", "epochs", "linear SVM, 20,000 labels"]
+    return _table([*header, "KNN (5)", "MSE", "bound, nats", "seconds"], rows)
+
+
+class Times:
+    """Figures of time_to_quality.py by the start of their keys, over all seeds that were run."""
+
+    def __init__(self):
+        path = ROOT / "benchmarks" / "results" / "time_to_quality_avx512_bf16.json"
+        self._figures = json.loads(path.read_text())
+
+    def values(self, start, key):
+        return [
+            figures[key]
+            for name, figures in self._figures.items()
+            if name == start or name.startswith(f"{start}, seed")
+        ]
+
+    def cell(self, start, key, digits):
+        return _cell(self.values(start, key), digits)
+
+    def seconds(self, start, digits=1):
+        values = self.values(start, "seconds")
+        return f"{np.median(values):.{digits}f}" if values else ""
+
+
+def times_on_mnist():
+    """Seconds and what they buy."""
+    times = Times()
+    lengths = {"now": (2, 3, 4, 5, 6), "before": (3, 4, 5, 6, 10)}
+    fits = [f"{name}, {n} epochs" for name, ns in lengths.items() for n in ns]
+    (epoch,) = times.values("mnist, obvious, an epoch", "seconds")
+    rows = []
+    for fit in ["PCA", *fits]:
+        is_before = fit.startswith("before")
+        obvious = f"{epoch * int(fit.split()[1]):.0f}" if is_before else ""
+        rows.append(
+            [fit.replace("PCA", "PCA, 80"), times.seconds(f"mnist, {fit}"), obvious]
+            + [times.cell(f"mnist, {fit}", key, 2) for key in ("MLP", "SVM", "KNN", "MSE")]
+        )
+    header = ["fit", "seconds", "obvious version", "MLP", "linear SVM", "KNN (5)", "MSE"]
+    return _table(header, rows)
+
+
+def times_in_short():
+    """Three of the below."""
+    times = Times()
+    fits = {
+        "digits, default `fit`": ("digits, now", "digits, before"),
+        "digits, the search above": ("search, now", "search, before"),
+        "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
+    }
+    rows = [[name, *(times.seconds(start) for start in starts)] for name, starts in fits.items()]
+    return _table(["seconds", "now", "plain Adam"], rows)
+
+
+def times_on_tables():
+    """Default fits: seconds, and accuracy (R^2 for diabetes) of a linear model and of KNN."""
+    times = Times()
+    rows = []
+    for table in defaults.TABLES:
+        row = [table]
+        for name in ("now", "before", "PCA"):
+            start = f"{table}, {name}"
+            scores = " / ".join(times.cell(start, key, 1) for key in ("linear", "KNN"))
+            row += [scores] if name == "PCA" else [times.seconds(start), scores]
+        rows.append(row)
+    header = ["table", "now, s", "linear / KNN", "before, s", "linear / KNN", "PCA, linear / KNN"]
+    return _table(header, rows)
+
+
+def times_of_searches():
+    """Seconds and the best score."""
+    times = Times()
+    names = {
+        "search, now": "README, 15 epochs",
+        "search, before": "README, before, 20 epochs",
+        "search of C": "four values of the SVM's C",
+        "search of C, memory": "the same, `Pipeline(memory=...)`",
+        "search of nine, grid": "nine candidates, `GridSearchCV`, 36 epochs",
+        "search of nine, halving": "the same, `HalvingGridSearchCV`, 4 to 36 epochs",
+    }
+    rows = [
+        [name, times.seconds(key), times.cell(key, "best score", 1)] for key, name in names.items()
+    ]
+    return _table(["search", "seconds", "best score, %"], rows)
+
+
 TABLES = {
     "table 1": reconstruction,
     "table 2": classification,
@@ -353,10 +469,16 @@ TABLES = {
     "objectives": objectives,
     "sheets": sheets,
     "tried": specialising,
+    "short images": short_images,
+    "rates": rates,
+    "times, mnist": times_on_mnist,
+    "times, tables": times_on_tables,
+    "times, short": times_in_short,
+    "times, searches": times_of_searches,
 }
 
 
-PAGES = (ROOT / "docs" / "paper.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "paper.md", ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 
 
 def rendered(text):

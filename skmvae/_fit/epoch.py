@@ -164,7 +164,9 @@ def _make_optimizer(
         groups.append({"params": variance, "peak": peak})
     on_gpu = device.type == "cuda"
     for group in groups:
-        group["lr"] = torch.tensor(group["peak"], device=device) if on_gpu else group["peak"]
+        group["lr"] = group["peak"]
+        if on_gpu:
+            group["lr"] = torch.tensor(group["peak"], dtype=torch.float32, device=device)
     betas = SCHEDULES[settings.learning_rate_schedule].betas
     return torch.optim.Adam(groups, betas=betas, fused=True, capturable=on_gpu)
 
