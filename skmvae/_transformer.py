@@ -54,6 +54,9 @@ _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
 RandomState: TypeAlias = int | np.random.RandomState | None
 
+# What estimators that were saved before this parameter existed were trained with.
+_BEFORE_SCHEDULES = {"learning_rate_schedule": "constant"}
+
 _FITTED = (
     "_split_seed",
     "_state",
@@ -803,6 +806,7 @@ class MVAETransformer(
 
     def __setstate__(self, state):
         """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
+        state = {**_BEFORE_SCHEDULES, **state}
         expected = set(self._get_param_names())
         if state.keys() & set(_FITTED):
             expected.update(_FITTED)

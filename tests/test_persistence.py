@@ -216,3 +216,12 @@ def test_custom_architectures_travel_with_cloudpickle(make_small, digits):
     mvae = make_small(architecture=Narrow()).fit(digits[0])
     loaded = pickle.loads(cloudpickle.dumps(mvae))
     np.testing.assert_array_equal(loaded.transform(digits[0]), mvae.transform(digits[0]))
+
+
+def test_a_file_from_before_schedules_loads_as_it_was(fitted, digits):
+    saved = fitted.__getstate__()
+    del saved["learning_rate_schedule"]
+    loaded = object.__new__(MVAETransformer)
+    loaded.__setstate__(saved)
+    assert loaded.learning_rate_schedule == "constant"
+    np.testing.assert_array_equal(loaded.transform(digits[0]), fitted.transform(digits[0]))
