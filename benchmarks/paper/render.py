@@ -18,6 +18,7 @@ import defaults
 import few_labels
 import manifolds
 import numpy as np
+import short_cifar
 import table_1
 import table_3
 import tried
@@ -342,6 +343,17 @@ def sheets():
     return _table(["model", *columns], rows)
 
 
+def short_images():
+    """CIFAR-10 in four epochs."""
+    cells = Cells("short_cifar")
+    rows = []
+    for name, settings in short_cifar.settings(4, 0).items():
+        settings["data"] = "CIFAR-10, JPEG copy"
+        cell = [cells.cell(settings, key) for key in ("RMSE", "effective components")]
+        rows.append([name, *cell, cells.cell(settings, "seconds", 0)])
+    return _table(["four epochs", "RMSE", "effective components", "seconds"], rows)
+
+
 def rates():
     """Learning rates for short fits."""
     cells = Cells("tried_rates")
@@ -457,6 +469,7 @@ TABLES = {
     "objectives": objectives,
     "sheets": sheets,
     "tried": specialising,
+    "short images": short_images,
     "rates": rates,
     "times, mnist": times_on_mnist,
     "times, tables": times_on_tables,
