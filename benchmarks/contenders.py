@@ -94,7 +94,7 @@ class Ours(Stepwise):
             for n, size in enumerate(batches, start=1):
                 yield size
                 if n % epoch._BATCHES_BETWEEN_CLEARING == 0:
-                    epoch._clear_vanished_momentum(self._trainer._optimizer)
+                    epoch._clear_vanished_moments(self._trainer._optimizer)
 
     def step(self):
         self._trainer._run_step(next(self._sizes))

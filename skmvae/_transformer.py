@@ -49,7 +49,7 @@ SKOPS_TRUSTED = [
     "skmvae.architectures.MLP",
 ]
 
-# Of batch_size=None. With fewer steps an epoch a table of a hundred rows is not learned in 50.
+# Of batch_size=None. At 128 rows a minibatch a table of a hundred would get one step an epoch.
 _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
 RandomState: TypeAlias = int | np.random.RandomState | None

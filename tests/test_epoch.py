@@ -13,7 +13,7 @@ from skmvae._fit.batches import ResidentBatches
 from skmvae._fit.epoch import (
     _BATCHES_BETWEEN_CLEARING,
     Trainer,
-    _clear_vanished_momentum,
+    _clear_vanished_moments,
     _TermsLog,
 )
 from skmvae._fit.schedules import SCHEDULES
@@ -109,7 +109,7 @@ def test_moments_without_a_gradient_do_not_become_denormal(clear):
         weight.grad = torch.tensor([float(step == 0), 1.0])
         optimizer.step()
         if clear and step % _BATCHES_BETWEEN_CLEARING == 0:
-            _clear_vanished_momentum(optimizer)
+            _clear_vanished_moments(optimizer)
     for name in ("exp_avg", "exp_avg_sq"):
         idle, busy = optimizer.state[weight][name].tolist()
         assert busy == pytest.approx(1.0)
@@ -119,9 +119,9 @@ def test_moments_without_a_gradient_do_not_become_denormal(clear):
             assert 0.0 < idle < torch.finfo(torch.float32).tiny
 
 
-def test_every_epoch_clears_vanished_momentum(monkeypatch):
+def test_every_epoch_clears_vanished_moments(monkeypatch):
     calls = []
-    monkeypatch.setattr(epoch, "_clear_vanished_momentum", calls.append)
+    monkeypatch.setattr(epoch, "_clear_vanished_moments", calls.append)
     monkeypatch.setattr(epoch, "_BATCHES_BETWEEN_CLEARING", 4)
     trainer = Trainer(small_network(), data(10 * 16), settings(), n_training=10 * 16, seed=0)
     for _ in range(2):

@@ -19,10 +19,10 @@ import torch
 
 import skmvae
 
-HERE = Path(__file__).parent
-# What every figure of the paper's page is trained with; not the defaults of the package.
+# What the paper's figures are trained with; not the defaults of the package.
 PLAIN_ADAM = {"learning_rate": 1e-3, "learning_rate_schedule": "constant", "batch_size": 128}
 
+HERE = Path(__file__).parent
 RESULTS, MODELS = HERE / "results", HERE / "models"
 
 

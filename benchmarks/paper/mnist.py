@@ -25,6 +25,23 @@ CLASSIFIERS = ("MLP", "SVM", "KNN")
 N_DRAWS = 3  # of the labelled rows
 
 
+def accuracies(train, y_train, test, y_test, seed):
+    """In per cent, of the paper's three classifiers."""
+    classifiers = {
+        "MLP": MLPClassifier((100,), batch_size=128, max_iter=10, random_state=seed),
+        "SVM": LinearSVC(random_state=seed),
+        "KNN": KNeighborsClassifier(5),
+    }
+    values = {}
+    for name, classifier in classifiers.items():
+        with warnings.catch_warnings():
+            # The number of epochs of the MLP is a setting, converged or not.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            classifier.fit(train, y_train)
+        values[name] = round(100 * classifier.score(test, y_test), 2)
+    return values
+
+
 class Mnist:
     """The data and every measure of a model on it; a model is a dict of settings."""
 
@@ -143,20 +160,8 @@ class Mnist:
         return values
 
     def accuracies(self, train, test, seed):
-        """Test accuracies in per cent of the paper's three classifiers on given features."""
-        classifiers = {
-            "MLP": MLPClassifier((100,), batch_size=128, max_iter=10, random_state=seed),
-            "SVM": LinearSVC(random_state=seed),
-            "KNN": KNeighborsClassifier(5),
-        }
-        values = {}
-        for name, classifier in classifiers.items():
-            with warnings.catch_warnings():
-                # The number of epochs of the MLP is a setting, converged or not.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                classifier.fit(train, self.data.y_train)
-            values[name] = round(100 * classifier.score(test, self.data.y_test), 2)
-        return values
+        """Of the paper's three classifiers, on features of the training and the test images."""
+        return accuracies(train, self.data.y_train, test, self.data.y_test, seed)
 
 
 def labelled_rows(y, n_labels, draw):

@@ -27,7 +27,7 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
-from skmvae._fit.epoch import _clear_vanished_momentum
+from skmvae._fit.epoch import _clear_vanished_moments
 from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
 from skmvae._model.dhsic import dhsic, log_rbf_gram
 from skmvae._model.distributions import dirichlet_kl, draw_normal, normal_kl
@@ -257,7 +257,7 @@ def train(idea, X):
         loss(network, idea, rows[batch], step, n_steps, generator).backward()
         optimizer.step()
         if (step + 1) % 256 == 0:
-            _clear_vanished_momentum(optimizer)
+            _clear_vanished_moments(optimizer)
     return network
 
 

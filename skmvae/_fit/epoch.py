@@ -94,8 +94,8 @@ class Trainer:
             self._run_step(size)
             sizes.append(size)
             if len(sizes) % _BATCHES_BETWEEN_CLEARING == 0:
-                _clear_vanished_momentum(self._optimizer)
-        _clear_vanished_momentum(self._optimizer)
+                _clear_vanished_moments(self._optimizer)
+        _clear_vanished_moments(self._optimizer)
         return self._log.means(sizes, where)
 
     @property
@@ -172,7 +172,7 @@ def _make_optimizer(
     return torch.optim.Adam(groups, betas=betas, fused=True, capturable=on_gpu)
 
 
-def _clear_vanished_momentum(optimizer: torch.optim.Optimizer) -> None:
+def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
     """Zero the moments that have decayed to nothing.
 
     The weights of a pixel that is black in a few hundred rows running, or of a unit that is never
