@@ -2,7 +2,14 @@
 
 from ._fit.epoch import DivergenceError
 from ._show_versions import show_versions
-from ._transformer import SKOPS_TRUSTED, MVAETransformer
+from ._transformer import SKOPS_TRUSTED, MVAETransformer, load
 from ._version import __version__
 
-__all__ = ["SKOPS_TRUSTED", "DivergenceError", "MVAETransformer", "__version__", "show_versions"]
+__all__ = [
+    "SKOPS_TRUSTED",
+    "DivergenceError",
+    "MVAETransformer",
+    "__version__",
+    "load",
+    "show_versions",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from ._model.network import MixtureVAE
 from ._version import __version__
 
 FORMAT_VERSION = 1
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of what Adam remembers
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,7 @@ class NetworkState:
 
     def holding(self, tensors: Mapping[str, Tensor]) -> NetworkState:
         """This state with the ``state_dict`` of a network, as arrays of their own."""
-        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
-        return replace(self, arrays=arrays)
+        return replace(self, arrays=to_arrays(tensors))
 
     def keeping(self, components: np.ndarray, weight_concentration_prior: float) -> NetworkState:
         """This state with only some components, in ascending order, as arrays of their own.
@@ -76,6 +78,44 @@ class NetworkState:
                 )
             arrays[name] = array
         return replace(kept, arrays=arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Training at rest, between two epochs: all that the next one follows from.
+
+    A state that has weights alone is where a warm start begins.
+    """
+
+    arrays: dict[str, np.ndarray]  # "kind/name": weights, moments, ...
+    values: dict[str, Any]  # what JSON holds
+
+    @classmethod
+    def of(cls, network: NetworkState, memory: TrainingState | None = None) -> TrainingState:
+        """The weights of a fitted network, and what was kept ``between_fits``, if that was."""
+        memory = memory or cls({}, {})
+        return memory.with_part("weights", network.arrays)
+
+    def part(self, kind: str) -> dict[str, np.ndarray]:
+        """The arrays of one kind, by the names of the network's parameters and buffers."""
+        return {
+            name.removeprefix(f"{kind}/"): array
+            for name, array in self.arrays.items()
+            if name.startswith(f"{kind}/")
+        }
+
+    def with_part(self, kind: str, arrays: Mapping[str, np.ndarray]) -> TrainingState:
+        return replace(self, arrays=self.arrays | {f"{kind}/{n}": a for n, a in arrays.items()})
+
+    def with_values(self, **values: Any) -> TrainingState:
+        return replace(self, values=self.values | values)
+
+    def between_fits(self) -> TrainingState:
+        """Without weights, which the network's state has, and progress, which ends with a fit."""
+        return TrainingState(
+            {n: a for n, a in self.arrays.items() if n.split("/")[0] not in ("weights", "best")},
+            {n: v for n, v in self.values.items() if n != "progress"},
+        )
 
 
 @gradients()
@@ -110,13 +150,22 @@ def load_network(
 ) -> MixtureVAE:
     """The network of a fitted estimator, to read: it may share the memory of ``state``."""
     network = _skeleton(state)
-    tensors = {
+    network.load_state_dict(to_tensors(state.arrays), assign=True)
+    return network.to(device, torch_dtype(dtype)).eval()
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Arrays of their own."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """On the CPU, in the memory of the arrays where that may be written to."""
+    return {
         # torch warns of an array that it must not write to, such as a memory-mapped file.
         name: torch.from_numpy(array if array.flags.writeable else array.copy())
-        for name, array in state.arrays.items()
+        for name, array in arrays.items()
     }
-    network.load_state_dict(tensors, assign=True)
-    return network.to(device, torch_dtype(dtype)).eval()
 
 
 def check_state(state: NetworkState) -> None:
@@ -141,6 +190,27 @@ def check_state(state: NetworkState) -> None:
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
         check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+
+
+def check_training(training: TrainingState, network: NetworkState) -> None:
+    """Raise ValueError, naming what is wrong, unless training can go on from there."""
+    if not isinstance(training, TrainingState):
+        raise ValueError(
+            f"the saved training must be a TrainingState, got {type(training).__name__}."
+        )
+    if missing := sorted({"seed", "shuffler", "steps"} - training.values.keys()):
+        raise ValueError(f"the saved training lacks {', '.join(missing)}.")
+    expected = {
+        f"{kind}/{name}": tuple(parameter.shape)
+        for kind in MOMENTS
+        for name, parameter in _skeleton(network).named_parameters()
+    }
+    if different := expected.keys() ^ (training.arrays.keys() - {"generator"}):
+        raise ValueError(f"the saved training has not the arrays {', '.join(sorted(different))}.")
+    for name, shape in expected.items():
+        check_array_of(name, training.arrays[name], shape, np.float32)
+    generator = training.arrays.get("generator")
+    check_array_of("generator", generator, np.shape(generator), np.uint8)
 
 
 def _cut(

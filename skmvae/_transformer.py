@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -14,9 +19,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
 from ._fit.epoch import TrainingSettings
-from ._fit.training import train
+from ._fit.schedules import ENDLESS
+from ._fit.training import Keeper, keep_nothing, train
+from ._files.checkpoints import Checkpoint
+from ._files.models import read_model, write_model
 from ._inference import Inference
-from ._machine.rows import ScaledRows, mean_and_scale
+from ._machine.rows import ScaledRows, fingerprint, mean_and_scale
 from ._machine.runtime import (
     draw_seed,
     finish,
@@ -26,7 +34,14 @@ from ._machine.runtime import (
     resolve_device,
     resolve_precision,
 )
-from ._state import NetworkState, check_array_of, check_state, load_network, new_network
+from ._state import (
+    NetworkState,
+    TrainingState,
+    check_array_of,
+    check_state,
+    check_training,
+    new_network,
+)
 from ._validation import (
     ESTIMATOR_RULES,
     at_least,
@@ -39,11 +54,13 @@ from ._validation import (
     index_below,
     optional,
 )
+from ._version import __version__
 from .architectures import MLP
 
 # The types that skops has to trust to load a saved estimator.
 SKOPS_TRUSTED = [
     "skmvae._state.NetworkState",
+    "skmvae._state.TrainingState",
     "skmvae._transformer.MVAETransformer",
     "skmvae.architectures.Conv",
     "skmvae.architectures.MLP",
@@ -54,8 +71,12 @@ _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
 RandomState: TypeAlias = int | np.random.RandomState | None
 
-# What estimators that were saved before this parameter existed were trained with.
-_BEFORE_SCHEDULES = {"learning_rate_schedule": "constant"}
+# Parameters that estimators saved before them lack, as they were trained.
+_LATER_PARAMETERS = {"learning_rate_schedule": "constant", "checkpoint_dir": None}
+
+# Parameters that do not say which fit it is; the seed, the previous fit of a warm start and the
+# length do so instead.
+_NOT_OF_THE_FIT = ("checkpoint_dir", "max_iter", "random_state", "verbose", "warm_start")
 
 _FITTED = (
     "_split_seed",
@@ -126,16 +147,16 @@ class MVAETransformer(
         Rows in a minibatch. None means 128, or fewer where an epoch would have less than ten
         minibatches: a tenth of the rows, but 32 at least. The last minibatch of an epoch holds what
         is left.
-    learning_rate : float, default=4e-3
+    learning_rate : float, default=3e-3
         Step size of Adam at its highest, positive; ten times as much for the Gaussian likelihood's
         noise variance.
-    learning_rate_schedule : {"one-cycle", "constant"}, default="one-cycle"
-        How the step size runs over the ``max_iter`` epochs of a fit. "one-cycle" rises to
-        ``learning_rate`` in the first tenth of the steps and falls to nothing along a cosine, so
-        that a short fit ends as well as a long one; a fit that is cut short, by
+    learning_rate_schedule : {"trapezoid", "constant"}, default="trapezoid"
+        How the step size runs over the ``max_iter`` epochs of a fit. "trapezoid" rises to
+        ``learning_rate`` in the first twentieth of the steps and falls to nothing in the last three
+        tenths, so that a short fit ends as well as a long one; a fit that is cut short, by
         ``early_stopping`` or Ctrl-C, has not cooled down. "constant" with a step size of 1e-3 is
-        how the paper's experiments are run here, and the better choice with ``Conv`` so far.
-        Adam's betas are 0.85 and 0.98 under "one-cycle", the usual 0.9 and 0.999 under "constant".
+        how the paper's experiments are run here. Adam's betas are 0.85 and 0.98 under "trapezoid",
+        the usual 0.9 and 0.999 under "constant".
     early_stopping : bool, default=False
         Hold out rows, stop when the loss on them no longer falls, and keep the weights of the
         epoch with the lowest held-out loss, even if training is interrupted.
@@ -150,6 +171,14 @@ class MVAETransformer(
         Start from the weights of the previous fit, with a fresh optimizer, and append to
         ``history_``. ``mean_`` and ``scale_`` stay those of the first fit, and so does the draw of
         the rows that ``early_stopping`` holds out.
+    checkpoint_dir : path-like, default=None
+        Folder in which ``fit`` keeps a file, so that after it was killed a ``fit`` with the same
+        parameters, data and folder goes on after an epoch that had ended, and ends with bitwise the
+        model of one that was never interrupted (same machine and number of threads). One that had
+        ended is found and returned. Candidates and folds of a search each have their own file.
+        With ``random_state=None`` the seed is that of the file; with a RandomState it is the one
+        drawn from that. With "constant" learning rates a larger ``max_iter`` goes on from the file
+        of a smaller one. Needs safetensors. No file is ever deleted: that is for you to do.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the networks' matrix products in training; all else there is float32. "auto"
         takes bfloat16 where the hardware multiplies it faster (Intel AMX, AVX512_BF16 of Intel and
@@ -244,13 +273,14 @@ class MVAETransformer(
         architecture: Any = None,
         max_iter: int = 50,
         batch_size: int | None = None,
-        learning_rate: float = 4e-3,
-        learning_rate_schedule: str = "one-cycle",
+        learning_rate: float = 3e-3,
+        learning_rate_schedule: str = "trapezoid",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         warm_start: bool = False,
+        checkpoint_dir: str | PathLike[str] | None = None,
         precision: str = "auto",
         device: str = "auto",
         random_state: RandomState = None,
@@ -273,6 +303,7 @@ class MVAETransformer(
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -328,7 +359,62 @@ class MVAETransformer(
         """
         check_parameters(self, ESTIMATOR_RULES)
         task = FitTask(self, X, y)
-        # Everything is set on a twin, whose attributes then replace all of this object's at once.
+        return self._become(lambda twin: twin._fit(check_rows(twin, X, reset=True), task))
+
+    def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Train once more, for one epoch on the rows of X alone.
+
+        For rows that come in chunks, because there are too many of them or because more come later.
+        The first call sets ``mean_`` and ``scale_``, the units of all that follows: give it a chunk
+        that is like the rest. Optimizer and generators go on where the last call left them, also
+        after the estimator was saved and loaded. After ``fit`` the first call goes on from its
+        weights; ``fit`` begins anew.
+
+        Since there is no knowing when it ends, under "trapezoid" the learning rate is a third of
+        ``learning_rate`` throughout, and Adam's betas are the usual ones. What depends on the rows
+        of a fit, ``weights_`` and ``batch_size=None``, depends on those of the chunk.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The chunk, of one row or more; its rows are shuffled.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : MVAETransformer
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not valid, if ``k`` or another parameter that the network depends
+            on has changed, or with ``early_stopping=True``, for which there are no rows to hold
+            out. The estimator stays as it was then.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.utils import gen_batches
+        >>> from skmvae import MVAETransformer
+        >>> X = load_digits().data
+        >>> mvae = MVAETransformer(k=2, latent_dim=3, random_state=0)
+        >>> for chunk in gen_batches(len(X), 600):
+        ...     mvae = mvae.partial_fit(X[chunk])
+        >>> mvae.n_iter_, mvae.transform(X).shape
+        (3, (1797, 6))
+        """
+        check_parameters(self, ESTIMATOR_RULES)
+        if self.early_stopping:
+            raise ValueError(
+                "partial_fit cannot hold rows out: set early_stopping=False, or call fit on all "
+                "rows."
+            )
+        first = not self.__sklearn_is_fitted__()
+        return self._become(lambda twin: twin._partial_fit(check_rows(twin, X, reset=first)))
+
+    def _become(self, trained: Callable[[Self], KeyboardInterrupt | None]) -> Self:
+        """Train a twin, whose attributes then replace all of this object's at once."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         with out_of_memory_explained(
@@ -336,29 +422,76 @@ class MVAETransformer(
             f"k={self.k}. Lower batch_size or k, choose narrower layers (architecture), or set "
             "device='cpu'."
         ):
-            interruption = twin._fit(check_rows(twin, X, reset=True), task)
+            interruption = trained(twin)
         self.__dict__ = twin.__dict__
         if interruption is not None:
             raise interruption
         return self
 
     def _fit(self, X, task: FitTask) -> KeyboardInterrupt | None:
-        device = resolve_device(self.device)
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        seed = None if self.random_state is None else draw_seed(self.random_state)
+        start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
+        if self.checkpoint_dir is not None:
+            checkpoint = self._checkpoint(X, previous, seed)
+            keep = checkpoint.keep
+            if (found := checkpoint.read()) is not None:
+                # Of random_state=None any seed will do, so the fit that was begun is this one.
+                start, seed = found, found.values["seed"]
+        self.__dict__.pop("_training", None)
+        return self._train(X, previous, start, draw_seed(seed), keep, task)
+
+    def _partial_fit(self, X) -> KeyboardInterrupt | None:
+        previous = self._state if self.__sklearn_is_fitted__() else None
+        start = (
+            None if previous is None else TrainingState.of(previous, vars(self).get("_training"))
+        )
+        seed = draw_seed(self.random_state)
+        changes = {"max_iter": 1, "learning_rate_schedule": ENDLESS[self.learning_rate_schedule]}
+
+        def keep(make: Callable[[], TrainingState], is_last: bool) -> None:
+            self._training = make().between_fits()
+
+        return self._train(X, previous, start, seed, keep, FitTask(), **changes)
+
+    def _checkpoint(self, X, previous: NetworkState | None, seed: int | None) -> Checkpoint:
+        """The checkpoint of this fit: its name follows from all that the fit follows from."""
+        params = self.get_params(deep=False)
+        for name in _NOT_OF_THE_FIT:
+            del params[name]
+        begin = None if previous is None else (previous, self.history_, self._split_seed)
+        return Checkpoint(
+            Path(self.checkpoint_dir),
+            joblib.hash((__version__, params, seed, fingerprint(X), begin), coerce_mmap=True),
+            self.max_iter,
+            can_grow=self.learning_rate_schedule == "constant",
+        )
+
+    def _train(
+        self,
+        X,
+        previous: NetworkState | None,
+        start: TrainingState | None,
+        seed: int,
+        keep: Keeper,
+        task: FitTask,
+        **changes: Any,
+    ) -> KeyboardInterrupt | None:
+        """Train on X, from ``start`` in the units of ``previous``, and become fitted.
+
+        ``changes`` are of the settings that the parameters say.
+        """
+        device = resolve_device(self.device)
         records = [] if previous is None else _as_records(self.history_)
         # A warm start has new draws and a new order of the rows, but the split of the fit before:
         # rows that it was trained on are no judges of it.
-        seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(
-            3 + len(records)
-        )
+        seeds = np.random.SeedSequence(seed).generate_state(3 + len(records))
         split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
         if previous is not None:
             split_seed = self._split_seed
         state = self._untrained_state(X, previous)
         training, held_out = self._split(X.shape[0], split_seed)
         network = new_network(state, make_generator(network_seed, device), device)
-        if previous is not None:
-            network.load_state_dict(load_network(previous, device).state_dict())
 
         def attributes(tensors, new_records) -> dict:
             inference = Inference(state.holding(tensors), device)
@@ -370,13 +503,14 @@ class MVAETransformer(
             ScaledRows(X, state.mean, state.scale, device),
             training=training,
             held_out=held_out,
-            settings=self._settings(state, device, len(training)),
+            settings=replace(self._settings(state, device, len(training)), **changes),
             seed=training_seed,
-            continues=previous is not None,
+            start=start,
             begin_epoch=task.begin_epoch,
             end_epoch=lambda kept: task.end_epoch(
                 lambda: attributes(kept.parameters, kept.records)
             ),
+            keep=lambda make, is_last: keep(lambda: make().with_values(seed=seed), is_last),
         )
         self.__dict__, late_interruption = finish(
             lambda: attributes(network.state_dict(), result.records)
@@ -693,6 +827,7 @@ class MVAETransformer(
         check_is_fitted(self)
         check_value("threshold", threshold, in_interval(0.0, 1.0, closed="left"))
         pruned = copy.deepcopy(self)
+        vars(pruned).pop("_training", None)
         state, weights = pruned._state, pruned.weights_
         kept = np.flatnonzero(weights >= threshold)
         if not kept.size:
@@ -781,6 +916,53 @@ class MVAETransformer(
         """
         return float(np.mean(self.score_samples(X), dtype=np.float64))
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a model file: safetensors, which holds no code and needs no Python to be read.
+
+        It has the parameters, the weights, ``history_`` and what ``partial_fit`` goes on from, but
+        no callbacks and nothing of ``set_output``. What is at ``path`` is replaced at once, when
+        the new file is whole.
+
+        Parameters
+        ----------
+        path : path-like
+            Usually ending in ``.safetensors``.
+
+        Raises
+        ------
+        ValueError
+            If a parameter cannot be written as plain values, such as a RandomState.
+        OSError
+            If the file cannot be written; what was there is still there.
+        ImportError
+            If safetensors is not installed (``pip install 'skmvae[safe]'``).
+
+        See Also
+        --------
+        skmvae.load : The way back.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn.datasets import load_iris
+        >>> import skmvae
+        >>> X = load_iris().data
+        >>> mvae = skmvae.MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mvae.save(Path(folder) / "iris.safetensors")
+        ...     loaded = skmvae.load(Path(folder) / "iris.safetensors")
+        >>> (loaded.transform(X) == mvae.transform(X)).all()
+        True
+        """
+        check_is_fitted(self)
+        if type(self) is not MVAETransformer:
+            raise TypeError(
+                f"a model file holds an MVAETransformer, not a {type(self).__name__}; save that "
+                "with joblib."
+            )
+        write_model(Path(path), self.get_params(deep=False), vars(self))
+
     def _inference(self) -> Inference:
         check_is_fitted(self)
         # One read of the state: another thread may be fitting this estimator.
@@ -806,7 +988,7 @@ class MVAETransformer(
 
     def __setstate__(self, state):
         """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
-        state = {**_BEFORE_SCHEDULES, **state}
+        state = {**_LATER_PARAMETERS, **state}
         expected = set(self._get_param_names())
         if state.keys() & set(_FITTED):
             expected.update(_FITTED)
@@ -814,8 +996,55 @@ class MVAETransformer(
             raise ValueError(f"the saved {type(self).__name__} lacks {', '.join(missing)}.")
         if "_state" in state:
             check_state(state["_state"])
+            if "_training" in state:
+                check_training(state["_training"], state["_state"])
             _check_attributes(state)
         super().__setstate__(state)
+
+
+def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETransformer:
+    """Read a model file that :meth:`MVAETransformer.save` has written.
+
+    Runs no code of the file, whoever made it. Its checksum, names, shapes and types are checked,
+    and the weights are mapped from the file rather than copied. A later version of the package
+    reads what an earlier one has written.
+
+    Parameters
+    ----------
+    path : path-like
+    trusted : collection of str, default=()
+        Import paths of architectures of your own, such as ``"my_package.layers.MyArchitecture"``,
+        that may be imported if the file names them.
+
+    Returns
+    -------
+    mvae : MVAETransformer
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, not of this package, of a later format, or names an architecture
+        that is not trusted.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If safetensors is not installed (``pip install 'skmvae[safe]'``).
+
+    Examples
+    --------
+    See :meth:`MVAETransformer.save`.
+    """
+    parameters, fitted = read_model(Path(path), trusted)
+    parameters = _LATER_PARAMETERS | parameters
+    if unknown := sorted(parameters.keys() - set(MVAETransformer._get_param_names())):
+        raise ValueError(
+            f"{path} has parameters that skmvae {__version__} does not know: "
+            f"{', '.join(unknown)}. Load it with a later version."
+        )
+    mvae = MVAETransformer(**parameters)
+    mvae.__setstate__(vars(mvae) | fitted)
+    return mvae
 
 
 def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X) -> dict:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,16 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "max_iter": at_least(1),
     "batch_size": optional(at_least(1)),
     "learning_rate": in_interval(0.0, inf, closed="neither"),
-    "learning_rate_schedule": one_of(("one-cycle", "constant")),
+    "learning_rate_schedule": one_of(("trapezoid", "constant")),
     "early_stopping": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
     "validation_fraction": in_interval(0.0, 1.0, closed="neither"),
     "n_iter_no_change": at_least(1),
     "tol": in_interval(0.0, inf, closed="left"),
     "warm_start": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
+    "checkpoint_dir": (
+        lambda value: value is None or isinstance(value, str | PathLike),
+        "None or a path to a folder",
+    ),
     "precision": one_of(("auto", "float32", "bfloat16")),
     "device": (lambda value: isinstance(value, str), "a str such as 'auto', 'cpu' or 'cuda:0'"),
     "random_state": (

@@ -40,15 +40,15 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "beta1", "beta2"), [("constant", 0.9, 0.999), ("one-cycle", 0.85, 0.98)]
+    ("schedule", "beta1", "beta2"), [("constant", 0.9, 0.999), ("trapezoid", 0.85, 0.98)]
 )
 def test_an_epoch_is_the_plain_loop(schedule, beta1, beta2):
     """Adam written out, on the terms of each batch in turn."""
-    rows, order = data(40), np.random.default_rng(1).permutation(40)
+    rows, order = data(40), np.random.default_rng(5).permutation(40)
     chosen = settings(beta=2.0, max_iter=3, learning_rate_schedule=schedule)
     share = SCHEDULES[schedule].share
     network, oracle = small_network(), small_network()
-    terms = Trainer(network, rows, chosen, n_training=40, seed=5).run_epoch(order, "")
+    terms = Trainer(network, rows, chosen, n_training=40, seed=5).run_epoch(np.arange(40), "")
     draws = generator(5)
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in oracle.parameters()]
     totals = torch.zeros(4, dtype=torch.float64)
@@ -104,7 +104,7 @@ def test_bfloat16_is_the_same_descent_but_for_rounding():
 def test_moments_without_a_gradient_do_not_become_denormal(clear):
     """A weight that gets one gradient and then none, beside one that gets one every time."""
     weight = torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.Adam([weight], betas=SCHEDULES["one-cycle"].betas, fused=True)
+    optimizer = torch.optim.Adam([weight], betas=SCHEDULES["trapezoid"].betas, fused=True)
     for step in range(5000):
         weight.grad = torch.tensor([float(step == 0), 1.0])
         optimizer.step()
@@ -173,7 +173,7 @@ def test_every_step_has_its_learning_rate(schedule):
 
 
 def test_a_single_step_trains():
-    chosen = settings(max_iter=1, batch_size=40, learning_rate_schedule="one-cycle")
+    chosen = settings(max_iter=1, batch_size=40, learning_rate_schedule="trapezoid")
     network = small_network()
     before = network.encoder.layers[0].weight.detach().clone()
     Trainer(network, data(40), chosen, n_training=40, seed=0).run_epoch(np.arange(40), "")
@@ -182,7 +182,7 @@ def test_a_single_step_trains():
 
 def test_a_learning_rate_on_the_device_is_the_same():
     """A captured graph reads it from a tensor, which the host fills before each replay."""
-    chosen = settings(learning_rate=0.02, learning_rate_schedule="one-cycle")
+    chosen = settings(learning_rate=0.02, learning_rate_schedule="trapezoid")
     networks = small_network(), small_network()
     for network, on_device in zip(networks, (False, True), strict=True):
         trainer = Trainer(network, data(40), chosen, n_training=40, seed=0)

@@ -3,28 +3,35 @@
 import numpy as np
 import pytest
 
-from skmvae._fit.schedules import SCHEDULES, constant, one_cycle
+from skmvae._fit.schedules import ENDLESS, SCHEDULES, constant, third, trapezoid
+from skmvae._validation import ESTIMATOR_RULES
 
 
 @pytest.mark.parametrize(
     ("progress", "share"),
-    [(0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.55, 0.5), (1.0, 0.0), (1.5, 0.0)],
+    [(0.0, 0.0), (0.025, 0.5), (0.05, 1.0), (0.4, 1.0), (0.7, 1.0), (0.85, 0.5), (1.0, 0.0)],
 )
-def test_one_cycle_by_hand(progress, share):
-    assert one_cycle(progress) == pytest.approx(share, abs=1e-12)
+def test_trapezoid_by_hand(progress, share):
+    assert trapezoid(progress) == pytest.approx(share, abs=1e-12)
 
 
-def test_one_cycle_rises_once_and_falls_once():
-    shares = [one_cycle(progress) for progress in np.linspace(0, 1, 1001)]
-    peak = int(np.argmax(shares))
-    assert peak == 100
-    assert (np.diff(shares[: peak + 1]) > 0).all()
-    assert (np.diff(shares[peak:]) < 0).all()
-    assert np.abs(np.diff(shares)).max() < 0.011  # no jump
+def test_trapezoid_rises_once_and_falls_once():
+    shares = [trapezoid(progress) for progress in np.linspace(0, 1, 1001)]
+    assert (np.diff(shares[:51]) > 0).all()
+    assert set(shares[50:701]) == {1.0}
+    assert (np.diff(shares[701:]) < 0).all()
+    assert np.abs(np.diff(shares)).max() < 0.021  # no jump
 
 
-def test_constant():
+def test_those_without_an_end_stay_as_they_are():
     assert {constant(progress) for progress in (0.01, 0.5, 0.99)} == {1.0}
+    assert {third(progress) for progress in (0.01, 0.5, 0.99)} == {1 / 3}
+
+
+def test_every_parameter_has_a_schedule_with_and_without_an_end():
+    is_valid, _ = ESTIMATOR_RULES["learning_rate_schedule"]
+    assert {name for name in SCHEDULES if is_valid(name)} == ENDLESS.keys()
+    assert ENDLESS.keys() | set(ENDLESS.values()) == SCHEDULES.keys()
 
 
 def test_the_paper_s_adam_has_the_usual_betas():

@@ -8,7 +8,7 @@ import torch
 from networks import data, generator, settings, small_network
 
 from skmvae._fit.epoch import DivergenceError
-from skmvae._fit.schedules import one_cycle
+from skmvae._fit.schedules import trapezoid
 from skmvae._fit.training import train
 from skmvae._machine.rows import ScaledRows
 
@@ -63,10 +63,10 @@ def test_a_cycle_is_as_long_as_the_fit():
         max_iter=4,
         batch_size=8,
         learning_rate=0.02,
-        learning_rate_schedule="one-cycle",
+        learning_rate_schedule="trapezoid",
         n_iter_no_change=4,
     )
-    steps = 0.02 * np.array([one_cycle((step + 0.5) / 20) for step in range(20)])
+    steps = 0.02 * np.array([trapezoid((step + 0.5) / 20) for step in range(20)])
     found = [record["learning_rate"] for record in result.records]
     np.testing.assert_allclose(found, steps.reshape(4, 5).mean(axis=1))
 

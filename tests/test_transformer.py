@@ -592,7 +592,7 @@ def test_warm_start_continues(make_small, digits):
 
 
 def test_warm_start_begins_another_cycle(make_small, digits):
-    params = {"warm_start": True, "max_iter": 3, "learning_rate_schedule": "one-cycle"}
+    params = {"warm_start": True, "max_iter": 3, "learning_rate_schedule": "trapezoid"}
     mvae = make_small(**params).fit(digits[0]).fit(digits[0])
     rates = mvae.history_["learning_rate"]
     assert rates[:3] == rates[3:]

@@ -71,7 +71,7 @@ def test_every_parameter_has_a_rule():
         ("random_state", np.random.RandomState(0)),
         ("random_state", 2**32 - 1),
         ("batch_size", None),
-        ("learning_rate_schedule", np.str_("one-cycle")),
+        ("learning_rate_schedule", np.str_("trapezoid")),
     ],
 )
 def test_good_parameters_of_unusual_type(name, value, make_small, digits):

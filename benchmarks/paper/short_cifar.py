@@ -35,7 +35,7 @@ MODELS = {
 def settings(epochs, seed):
     """Every model, by the name of its row."""
     data = "CIFAR-10, JPEG copy" if os.environ.get("SKMVAE_DATA") else "CIFAR-10"
-    common = {"data": data, "schedule": "one-cycle", "epochs": epochs, "seed": seed}
+    common = {"data": data, "schedule": "trapezoid", "epochs": epochs, "seed": seed}
     return {name: {**common, **model} for name, model in MODELS.items()}
 
 

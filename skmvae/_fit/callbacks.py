@@ -39,9 +39,9 @@ def without_callbacks(attributes: dict) -> dict:
 
 
 class FitTask:
-    """One fit of an estimator, and its epochs, as callbacks see them."""
+    """One fit of an estimator, and its epochs, as callbacks see them; of none, nobody does."""
 
-    def __init__(self, estimator, X, y) -> None:
+    def __init__(self, estimator=None, X=None, y=None) -> None:
         self._hooks = {"estimator": estimator, "X": X, "y": y}
         self._context = None
         if hasattr(estimator, "_init_callback_context"):

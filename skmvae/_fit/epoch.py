@@ -13,6 +13,7 @@ from .._machine.rows import ScaledRows
 from .._machine.runtime import make_generator, no_gradients
 from .._model.network import MixtureVAE
 from .._model.objective import ObjectiveTerms, objective_terms
+from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
 from .batches import batches_of
 from .graphs import GraphedStep
 from .schedules import SCHEDULES
@@ -71,6 +72,7 @@ class Trainer:
         self._settings = settings
         self._seed = seed
         self._generator = make_generator(seed, rows.device)
+        self._shuffler = np.random.default_rng(seed)
         self._optimizer = _make_optimizer(network, settings, rows.device)
         self._share = SCHEDULES[settings.learning_rate_schedule].share
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
@@ -84,8 +86,9 @@ class Trainer:
             else None
         )
 
-    def run_epoch(self, order: np.ndarray, where: str) -> ObjectiveTerms:
-        """Train on the rows ``order`` in turn; the terms of the loss, means over these rows."""
+    def run_epoch(self, training: np.ndarray, where: str) -> ObjectiveTerms:
+        """Train on these rows in a new order; the terms of the loss, means over them."""
+        order = self._shuffler.permutation(training)
         self._network.train()
         self._log.clear()
         self._learning_rates.clear()
@@ -114,6 +117,41 @@ class Trainer:
             self._log.add(self._terms(self._batches.read(size), generator))
             sizes.append(size)
         return self._log.means(sizes, where)
+
+    def state(self) -> TrainingState:
+        """What the next epoch follows from, in arrays of their own."""
+        state = TrainingState(
+            {"generator": self._generator.get_state().numpy()},
+            {"steps": self._step_number, "shuffler": self._shuffler.bit_generator.state},
+        )
+        state = state.with_part("weights", to_arrays(self._network.state_dict()))
+        for kind in MOMENTS:
+            moments = {
+                name: self._optimizer.state[parameter][kind]
+                for name, parameter in self._network.named_parameters()
+            }
+            state = state.with_part(kind, to_arrays(moments))
+        return state
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from there; with fresh moments and generators where it has weights alone."""
+        self._network.load_state_dict(to_tensors(state.part("weights")))
+        if "steps" not in state.values:
+            return
+        self._step_number = state.values["steps"]
+        self._shuffler.bit_generator.state = state.values["shuffler"]
+        generator = torch.from_numpy(state.arrays["generator"].copy())
+        # Those of a CPU and of a GPU differ; on the other kind the draws begin anew.
+        if generator.shape == self._generator.get_state().shape:
+            self._generator.set_state(generator)
+        parts = {kind: to_tensors(state.part(kind)) for kind in MOMENTS}
+        for name, parameter in self._network.named_parameters():
+            device = parameter.device
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(self._step_number, dtype=torch.float32, device=device),
+                # The optimizer changes them in place, and ``state`` is somebody else's.
+                **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
+            }
 
     def _run_step(self, size: int) -> None:
         self._set_learning_rate()
@@ -181,7 +219,7 @@ def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
     and the root of a second one below 1e-30 is that little beside Adam's epsilon of 1e-8.
     """
     for state in optimizer.state.values():
-        for name, least in (("exp_avg", 1e-15), ("exp_avg_sq", 1e-30)):
+        for name, least in zip(MOMENTS, (1e-15, 1e-30), strict=True):
             torch.hardshrink(state[name], lambd=least, out=state[name])
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-_WARM_UP = 0.1  # of the steps
+_RISE, _FALL = 0.05, 0.3  # of the steps
 
 
-def one_cycle(progress: float) -> float:
-    """Up linearly in the first tenth, down to nothing along a cosine (Smith and Topin 2019)."""
-    if progress < _WARM_UP:
-        return progress / _WARM_UP
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1.0 - _WARM_UP))))
+def trapezoid(progress: float) -> float:
+    """Up to one in the first twentieth, and from there down to zero in the last three tenths."""
+    return min(1.0, progress / _RISE, (1.0 - progress) / _FALL)
 
 
 def constant(progress: float) -> float:
     """As it is from the first step to the last."""
     return 1.0
+
+
+def third(progress: float) -> float:
+    """What stands for the trapezoid where there is no end to fall towards."""
+    return 1.0 / 3.0
 
 
 class Schedule(NamedTuple):
@@ -30,6 +32,10 @@ class Schedule(NamedTuple):
 
 SCHEDULES = {
     # With the usual 0.999 the second moments average a thousand steps, which is all of a short fit.
-    "one-cycle": Schedule(one_cycle, betas=(0.85, 0.98)),
+    "trapezoid": Schedule(trapezoid, betas=(0.85, 0.98)),
     "constant": Schedule(constant, betas=(0.9, 0.999)),
+    "third": Schedule(third, betas=(0.9, 0.999)),
 }
+
+# What takes the place of a schedule in training that has no known end.
+ENDLESS = {"trapezoid": "third", "constant": "constant"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +14,10 @@ from torch import Tensor
 from .._machine.rows import ScaledRows
 from .._machine.runtime import finish, gradients, keep_freed_memory
 from .._model.network import MixtureVAE
+from .._state import TrainingState, to_arrays, to_tensors
 from .epoch import DivergenceError, Trainer, TrainingSettings
 
 logger = logging.getLogger("skmvae")
-
-
-class TrainingResult(NamedTuple):
-    """One record an epoch (name -> value), and the Ctrl-C that cut training short, if one did."""
-
-    records: tuple[dict[str, float], ...]
-    interruption: KeyboardInterrupt | None
 
 
 class Progress(NamedTuple):
@@ -37,6 +32,21 @@ class Progress(NamedTuple):
     stale_epochs: int = 0
 
 
+class TrainingResult(NamedTuple):
+    """One record an epoch (name -> value), and the Ctrl-C that cut training short, if one did."""
+
+    records: tuple[dict[str, float], ...]
+    interruption: KeyboardInterrupt | None
+
+
+# Gets what makes the state of training, and whether training ends with it.
+Keeper = Callable[[Callable[[], TrainingState], bool], None]
+
+
+def keep_nothing(make: Callable[[], TrainingState], is_last: bool) -> None:
+    """A Keeper."""
+
+
 @gradients()
 def train(
     network: MixtureVAE,
@@ -46,41 +56,42 @@ def train(
     held_out: np.ndarray,
     settings: TrainingSettings,
     seed: int,
-    continues: bool = False,
+    start: TrainingState | None = None,
     begin_epoch: Callable[[], None] = lambda: None,
     end_epoch: Callable[[Progress], bool] = lambda progress: False,
+    keep: Keeper = keep_nothing,
 ) -> TrainingResult:
     """Train ``network`` in place on ``rows[training]``, until ``end_epoch`` asks to stop.
 
     With rows held out, the weights of the epoch with the lowest loss on them are kept, and
-    training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. If it
-    ``continues`` with a fitted network, the weights of that are the ones to improve on. With no
+    training stops once it has not improved by ``tol`` for ``n_iter_no_change`` epochs. With no
     rows held out, the weights of the last finished epoch are kept. All this holds after Ctrl-C
     too; one that comes before there are weights to keep is raised.
+
+    ``start`` is the state that an earlier training was in, to go on from as if it had not stopped;
+    if it has weights alone, those are the weights to begin with, and to improve on. ``keep`` is
+    called after each epoch.
     """
     keep_freed_memory()
     trainer = Trainer(network, rows, settings, n_training=len(training), seed=seed)
-    shuffler = np.random.default_rng(seed)
     progress, interruption = Progress(), None
     try:
-        if continues and len(held_out):
-            terms = trainer.evaluate(held_out, "the validation before epoch 1")
-            progress = Progress((), _snapshot(network), settings.loss(terms))
-        for epoch in range(1, settings.max_iter + 1):
+        if start is not None:
+            trainer.restore(start)
+            progress = _progress_of(start)
+            if progress.parameters is None and len(held_out):
+                terms = trainer.evaluate(held_out, "the validation before epoch 1")
+                progress = Progress((), _snapshot(network), settings.loss(terms))
+        while not _is_over(progress, settings):
             begin_epoch()
-            start = time.perf_counter()
-            terms = trainer.run_epoch(shuffler.permutation(training), f"epoch {epoch}")
-            record = {"loss": settings.loss(terms), **terms._asdict()}
-            record["learning_rate"] = trainer.learning_rate
-            if len(held_out):
-                terms = trainer.evaluate(held_out, f"the validation after epoch {epoch}")
-                record["validation_loss"] = settings.loss(terms)
-            record["seconds"] = time.perf_counter() - start
+            record = _run_epoch(trainer, training, held_out, settings, len(progress.records) + 1)
             progress = _advance(progress, network, record, settings.tol)
             if settings.verbose:
                 _report(progress.records, settings.max_iter)
             stop = end_epoch(progress)
-            if stop or progress.stale_epochs >= settings.n_iter_no_change:
+            state = partial(_state_of, trainer, progress, has_best=len(held_out) > 0)
+            keep(state, stop or _is_over(progress, settings))
+            if stop:
                 break
     except KeyboardInterrupt as error:
         if progress.parameters is None:
@@ -90,6 +101,56 @@ def train(
     assert kept is not None  # max_iter >= 1
     _, late_interruption = finish(lambda: network.load_state_dict(kept))
     return TrainingResult(progress.records, interruption or late_interruption)
+
+
+def _is_over(progress: Progress, settings: TrainingSettings) -> bool:
+    return (
+        len(progress.records) >= settings.max_iter
+        or progress.stale_epochs >= settings.n_iter_no_change
+    )
+
+
+def _run_epoch(
+    trainer: Trainer,
+    training: np.ndarray,
+    held_out: np.ndarray,
+    settings: TrainingSettings,
+    epoch: int,
+) -> dict[str, float]:
+    """Train once on all rows; the record of it."""
+    start = time.perf_counter()
+    terms = trainer.run_epoch(training, f"epoch {epoch}")
+    record = {"loss": settings.loss(terms), **terms._asdict()}
+    record["learning_rate"] = trainer.learning_rate
+    if len(held_out):
+        terms = trainer.evaluate(held_out, f"the validation after epoch {epoch}")
+        record["validation_loss"] = settings.loss(terms)
+    record["seconds"] = time.perf_counter() - start
+    return record
+
+
+def _state_of(trainer: Trainer, progress: Progress, *, has_best: bool) -> TrainingState:
+    """The trainer's state, and the progress; the best weights where they are not the last ones."""
+    state = trainer.state()
+    values = {"records": list(progress.records), "stale_epochs": progress.stale_epochs}
+    if has_best:
+        assert progress.parameters is not None
+        state = state.with_part("best", to_arrays(progress.parameters))
+        values["best_loss"] = progress.best_loss
+    return state.with_values(progress=values)
+
+
+def _progress_of(state: TrainingState) -> Progress:
+    """The other way; none yet where the state is of another fit."""
+    if "progress" not in state.values:
+        return Progress()
+    values = state.values["progress"]
+    return Progress(
+        tuple(values["records"]),
+        to_tensors(state.part("best") or state.part("weights")),
+        values.get("best_loss", np.inf),
+        values["stale_epochs"],
+    )
 
 
 def _advance(progress: Progress, network, record: dict[str, float], tol: float) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -110,6 +111,14 @@ def mean_and_scale(X) -> tuple[np.ndarray, float]:
     rounding = 10.0 * np.finfo(np.float64).eps * np.abs(mean)
     is_constant = (np.sqrt(variances) <= rounding).all()
     return mean, 1.0 if is_constant else float(np.sqrt(variances.mean()))
+
+
+def fingerprint(X) -> str:
+    """SHA-256 of shape, type and values, dense or sparse, without copying X."""
+    digest = hashlib.sha256(f"{X.shape} {X.dtype}".encode())
+    for block in row_blocks(*X.shape):
+        digest.update(np.ascontiguousarray(_dense(X[block])).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 @no_gradients()

@@ -1,0 +1,133 @@
+"""Checkpoints: the file in which a fit keeps its training, to go on from if it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .._state import TrainingState
+from .tensors import check_safetensors, read_tensors, write_tensors
+
+logger = logging.getLogger("skmvae")
+
+_FORMAT_VERSION = 1
+
+# Of the time of a fit; what a killed fit loses is an epoch, or fifty times what writing one takes.
+_SHARE_OF_TIME = 0.02
+
+# Before the first one is written, which shows it: a fit of less than a second writes the last alone.
+_EXPECTED_SECONDS = 0.02
+
+
+class Checkpoint:
+    """The checkpoint of one fit, in a folder where other fits have theirs.
+
+    ``key`` says which fit it is but for its ``max_iter``. Whether a longer fit of the same key goes
+    on from where a shorter one ended is ``can_grow``: with learning rates that depend on the
+    length, it would not be the fit that it is without.
+    """
+
+    def __init__(self, folder: Path, key: str, max_iter: int, *, can_grow: bool) -> None:
+        check_safetensors()
+        self._folder = folder
+        self._key = key
+        self._max_iter = max_iter
+        self._can_grow = can_grow
+        self._written = time.perf_counter()
+        self._seconds = _EXPECTED_SECONDS
+        self._has_warned = False
+
+    def read(self) -> TrainingState | None:
+        """The state to go on from, with the ``seed`` of its fit; None if there is none."""
+        for max_iter in self._lengths_to_read():
+            path = self._path_of(max_iter)
+            try:
+                state = self._read(path, max_iter)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                self._set_aside(path, error)
+            else:
+                logger.info("fit goes on from the checkpoint %s", path)
+                return state
+        return None
+
+    def keep(self, make: Callable[[], TrainingState], is_last: bool) -> None:
+        """Write the state if it is the last one, or if that costs little by now.
+
+        A fit does not end because of what it cannot write.
+        """
+        start = time.perf_counter()
+        if not is_last and self._seconds > _SHARE_OF_TIME * (start - self._written):
+            return
+        state = make()
+        values = {"about": self._about(self._max_iter), "training": state.values}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(self._path_of(self._max_iter), state.arrays, values)
+        except OSError as error:
+            self._warn_once(error)
+        self._written = time.perf_counter()
+        self._seconds = self._written - start
+
+    def _path_of(self, max_iter: int) -> Path:
+        return self._folder / f"mvae-{self._key}-{max_iter}.safetensors"
+
+    def _about(self, max_iter: int) -> dict[str, Any]:
+        """What a file of this key says of itself."""
+        return {"format_version": _FORMAT_VERSION, "key": self._key, "max_iter": max_iter}
+
+    def _lengths_to_read(self) -> list[int]:
+        """``max_iter`` of this fit, and then those of shorter ones, the longest first."""
+        lengths = set(self._lengths())
+        shorter = sorted((n for n in lengths if n < self._max_iter), reverse=True)
+        if shorter and not self._can_grow and self._max_iter not in lengths:
+            logger.info(
+                "fit with max_iter=%d begins anew, although there is a checkpoint with max_iter=%d:"
+                " the learning rates of all its epochs depend on max_iter. With "
+                "learning_rate_schedule='constant' it would go on.",
+                self._max_iter,
+                shorter[0],
+            )
+        return [self._max_iter, *(shorter if self._can_grow else [])]
+
+    def _lengths(self) -> Iterator[int]:
+        """The ``max_iter`` of the checkpoints of this key."""
+        pattern = re.compile(rf"mvae-{self._key}-(\d+)\.safetensors")
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if match := pattern.fullmatch(path.name):
+                    yield int(match[1])
+
+    def _read(self, path: Path, max_iter: int) -> TrainingState:
+        arrays, values = read_tensors(path)
+        if values.get("about") != self._about(max_iter):
+            raise ValueError(
+                f"{path} is not the checkpoint of this fit, but {values.get('about')}."
+            )
+        return TrainingState(arrays, values["training"])
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """What cannot be read is not this fit's to delete, and another file takes its place."""
+        aside = path.with_name(f"{path.name}.unreadable-{uuid.uuid4().hex[:8]}")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        warnings.warn(
+            f"A checkpoint cannot be read, so fit does not go on from it: {error} It is now {aside}.",
+            stacklevel=6,
+        )
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"A checkpoint cannot be written in {self._folder}, and fit goes on without: {error}",
+                stacklevel=6,
+            )

@@ -1,0 +1,155 @@
+"""Model files: a fitted estimator as safetensors, which runs no code and any language can read."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Collection
+from dataclasses import fields
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._state import NetworkState, TrainingState
+from .._version import __version__
+from .tensors import Arrays, read_tensors, write_tensors
+
+_KIND, _FORMAT_VERSION = "skmvae model", 1
+
+_OURS = ("skmvae.architectures.Conv", "skmvae.architectures.MLP")
+
+# Of a NetworkState, what is no array and no architecture.
+_NETWORK_VALUES = tuple(
+    field.name
+    for field in fields(NetworkState)
+    if field.name not in ("architecture", "arrays", "mean")
+)
+_FITTED_VALUES = ("_split_seed", "n_iter_", "noise_variance_")
+
+
+def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) -> None:
+    """Write an estimator's parameters and fitted attributes; OSError leaves what was there."""
+    network: NetworkState = fitted["_state"]
+    training = fitted.get("_training", TrainingState({}, {}))
+    arrays = {
+        **{f"network/{name}": array for name, array in network.arrays.items()},
+        **{f"training/{name}": array for name, array in training.arrays.items()},
+        "mean": network.mean,
+        "weights": fitted["weights_"],
+    }
+    values = {
+        "about": {
+            "kind": _KIND,
+            "format_version": _FORMAT_VERSION,
+            "skmvae_version": __version__,
+        },
+        "parameters": {name: _encoded(name, value) for name, value in parameters.items()},
+        "architecture": _encoded("architecture", network.architecture),
+        "network": {name: getattr(network, name) for name in _NETWORK_VALUES},
+        "fitted": {name: fitted[name] for name in _FITTED_VALUES},
+        "history": {
+            name: [None if math.isnan(value) else value for value in column]
+            for name, column in fitted["history_"].items()
+        },
+        "feature_names": list(fitted.get("feature_names_in_", [])),
+        "training": training.values,
+    }
+    write_tensors(path, arrays, values)
+
+
+def read_model(path: Path, trusted: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and the fitted attributes; ValueError, naming the file, if it has no such.
+
+    Architectures other than this package's are imported if their name is among ``trusted``.
+    """
+    arrays, values = read_tensors(path)
+    about = values.get("about")
+    if not isinstance(about, dict) or about.get("kind") != _KIND:
+        raise ValueError(f"{path} is not a model file of skmvae: it says that it is {about!r}.")
+    if about.get("format_version") != _FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {about.get('format_version')!r}, and skmvae {__version__} "
+            f"reads version {_FORMAT_VERSION}. Load it with skmvae {about.get('skmvae_version')}."
+        )
+    try:
+        parameters = {
+            name: _decoded(value, trusted) for name, value in values["parameters"].items()
+        }
+        return parameters, _fitted(arrays, values, trusted)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"it lacks {error}." if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} cannot be loaded: {reason}") from error
+
+
+def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) -> dict[str, Any]:
+    network = NetworkState(
+        architecture=_decoded(values["architecture"], trusted),
+        mean=arrays["mean"],
+        arrays=_part(arrays, "network/"),
+        **values["network"],
+    )
+    fitted = {
+        **{name: values["fitted"][name] for name in _FITTED_VALUES},
+        "_state": network,
+        "mean_": network.mean,
+        "scale_": network.scale,
+        "n_features_in_": network.n_features,
+        "weights_": arrays["weights"],
+        "history_": {
+            name: [math.nan if value is None else value for value in column]
+            for name, column in values["history"].items()
+        },
+    }
+    if names := values["feature_names"]:
+        fitted["feature_names_in_"] = np.array(names, dtype=object)
+    if training := _part(arrays, "training/"):
+        fitted["_training"] = TrainingState(training, values["training"])
+    return fitted
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _encoded(name: str, value: Any) -> Any:
+    """The parameter ``name`` as JSON has it: an architecture by its class and parameters."""
+    if hasattr(value, "get_params"):
+        own = value.get_params(deep=False).items()
+        return {
+            "class": f"{type(value).__module__}.{type(value).__qualname__}",
+            "parameters": {n: _encoded(f"{name}__{n}", v) for n, v in own},
+        }
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    if isinstance(value, list | tuple):
+        return [_encoded(name, v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"{name}={value!r} is nothing that a model file can hold. Set it to plain values with "
+        "set_params before saving, or save with joblib."
+    )
+
+
+def _decoded(value: Any, trusted: Collection[str]) -> Any:
+    """The other way. Lists become tuples, which mean the same in all parameters."""
+    if isinstance(value, list):
+        return tuple(_decoded(v, trusted) for v in value)
+    if isinstance(value, dict):
+        make = _class(value["class"], trusted)
+        return make(**{n: _decoded(v, trusted) for n, v in value["parameters"].items()})
+    return value
+
+
+def _class(path: str, trusted: Collection[str]) -> Any:
+    if path not in (*_OURS, *trusted):
+        raise ValueError(
+            f"its architecture is {path!r}, which is not of this package. If you trust that, load "
+            f"with trusted=[{path!r}], which imports it."
+        )
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,68 @@
+"""Files that are whole or not there: written beside their place, then put there at once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no file that is open can be deleted
+    fcntl = None  # type: ignore[assignment]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path``; OSError leaves what is there as it was.
+
+    Nothing is replaced before the data is on the disk, and not in its cache alone.
+    """
+    path = path.resolve()  # a link stays a link
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    _delete_abandoned(path)
+    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            _lock(file)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def _prefix(path: Path) -> str:
+    """How the names of unfinished files begin."""
+    return f".{path.name}.unfinished-"
+
+
+def _lock(file: BinaryIO) -> None:
+    """Until the file is closed or its process dies; BlockingIOError if somebody else has it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _delete_abandoned(path: Path) -> None:
+    """What writers of ``path`` that were killed have left; one that lives holds the lock."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(_prefix(path)):
+            with contextlib.suppress(OSError), entry.open("rb") as file:
+                _lock(file)
+                entry.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name last; some systems cannot, and the file is whole without."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
