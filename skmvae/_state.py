@@ -205,11 +205,11 @@ def check_training(training: TrainingState, network: NetworkState) -> None:
         for kind in MOMENTS
         for name, parameter in _skeleton(network).named_parameters()
     }
-    if different := expected.keys() ^ (training.arrays.keys() - {"generator"}):
+    if different := training.arrays.keys() ^ {*expected, "generator"}:
         raise ValueError(f"the saved training has not the arrays {', '.join(sorted(different))}.")
     for name, shape in expected.items():
         check_array_of(name, training.arrays[name], shape, np.float32)
-    generator = training.arrays.get("generator")
+    generator = training.arrays["generator"]
     check_array_of("generator", generator, np.shape(generator), np.uint8)
 
 

@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from ._files.checkpoints import Checkpoint
+from ._files.models import read_model, write_model
 from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
 from ._fit.epoch import TrainingSettings
 from ._fit.schedules import ENDLESS
 from ._fit.training import Keeper, keep_nothing, train
-from ._files.checkpoints import Checkpoint
-from ._files.models import read_model, write_model
 from ._inference import Inference
-from ._machine.rows import ScaledRows, fingerprint, mean_and_scale
+from ._machine.rows import ScaledRows, fingerprint, is_constant, mean_and_scale
 from ._machine.runtime import (
     draw_seed,
     finish,
@@ -89,6 +90,14 @@ _FITTED = (
     "scale_",
     "weights_",
 )
+
+
+def _trains_on_all_rows(estimator: MVAETransformer) -> bool:
+    if estimator.early_stopping:
+        raise AttributeError(
+            "partial_fit has no rows to hold out: set early_stopping=False, or call fit."
+        )
+    return True
 
 
 class MVAETransformer(
@@ -361,6 +370,7 @@ class MVAETransformer(
         task = FitTask(self, X, y)
         return self._become(lambda twin: twin._fit(check_rows(twin, X, reset=True), task))
 
+    @available_if(_trains_on_all_rows)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train once more, for one epoch on the rows of X alone.
 
@@ -388,9 +398,11 @@ class MVAETransformer(
         Raises
         ------
         ValueError
-            If a parameter or X is not valid, if ``k`` or another parameter that the network depends
-            on has changed, or with ``early_stopping=True``, for which there are no rows to hold
-            out. The estimator stays as it was then.
+            If a parameter or X is not valid, if all rows of the first chunk are the same, or if
+            ``k`` or another parameter that the network depends on has changed. The estimator stays
+            as it was.
+        AttributeError
+            With ``early_stopping=True``: a chunk has no rows to hold out.
 
         Examples
         --------
@@ -405,11 +417,6 @@ class MVAETransformer(
         (3, (1797, 6))
         """
         check_parameters(self, ESTIMATOR_RULES)
-        if self.early_stopping:
-            raise ValueError(
-                "partial_fit cannot hold rows out: set early_stopping=False, or call fit on all "
-                "rows."
-            )
         first = not self.__sklearn_is_fitted__()
         return self._become(lambda twin: twin._partial_fit(check_rows(twin, X, reset=first)))
 
@@ -433,7 +440,7 @@ class MVAETransformer(
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
         if self.checkpoint_dir is not None:
-            checkpoint = self._checkpoint(X, previous, seed)
+            checkpoint = self._checkpoint(Path(self.checkpoint_dir), X, previous, seed)
             keep = checkpoint.keep
             if (found := checkpoint.read()) is not None:
                 # Of random_state=None any seed will do, so the fit that was begun is this one.
@@ -454,14 +461,16 @@ class MVAETransformer(
 
         return self._train(X, previous, start, seed, keep, FitTask(), **changes)
 
-    def _checkpoint(self, X, previous: NetworkState | None, seed: int | None) -> Checkpoint:
+    def _checkpoint(
+        self, folder: Path, X, previous: NetworkState | None, seed: int | None
+    ) -> Checkpoint:
         """The checkpoint of this fit: its name follows from all that the fit follows from."""
         params = self.get_params(deep=False)
         for name in _NOT_OF_THE_FIT:
             del params[name]
         begin = None if previous is None else (previous, self.history_, self._split_seed)
         return Checkpoint(
-            Path(self.checkpoint_dir),
+            folder,
             joblib.hash((__version__, params, seed, fingerprint(X), begin), coerce_mmap=True),
             self.max_iter,
             can_grow=self.learning_rate_schedule == "constant",
@@ -827,7 +836,7 @@ class MVAETransformer(
         check_is_fitted(self)
         check_value("threshold", threshold, in_interval(0.0, 1.0, closed="left"))
         pruned = copy.deepcopy(self)
-        vars(pruned).pop("_training", None)
+        pruned.__dict__.pop("_training", None)
         state, weights = pruned._state, pruned.weights_
         kept = np.flatnonzero(weights >= threshold)
         if not kept.size:
@@ -961,7 +970,7 @@ class MVAETransformer(
                 f"a model file holds an MVAETransformer, not a {type(self).__name__}; save that "
                 "with joblib."
             )
-        write_model(Path(path), self.get_params(deep=False), vars(self))
+        write_model(Path(path), self.get_params(deep=False), self.__dict__)
 
     def _inference(self) -> Inference:
         check_is_fitted(self)

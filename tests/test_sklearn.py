@@ -24,6 +24,9 @@ class BernoulliOfReals(MVAETransformer):
     def fit(self, X, y=None):
         return super().fit(_squash(X))
 
+    def partial_fit(self, X, y=None):
+        return super().partial_fit(_squash(X))
+
     def score_samples(self, X, n_draws=16):
         return super().score_samples(_squash(X), n_draws)
 
@@ -40,6 +43,9 @@ class OfFloat32(MVAETransformer):
 
     def fit(self, X, y=None):
         return super().fit(_in_float32(X))
+
+    def partial_fit(self, X, y=None):
+        return super().partial_fit(_in_float32(X))
 
     def transform(self, X):
         return super().transform(_in_float32(X))

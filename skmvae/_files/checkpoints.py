@@ -22,7 +22,7 @@ _FORMAT_VERSION = 1
 # Of the time of a fit; what a killed fit loses is an epoch, or fifty times what writing one takes.
 _SHARE_OF_TIME = 0.02
 
-# Before the first one is written, which shows it: a fit of less than a second writes the last alone.
+# Of writing one, before the first has shown it: a fit of less than a second writes its last alone.
 _EXPECTED_SECONDS = 0.02
 
 
@@ -120,7 +120,7 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             path.replace(aside)
         warnings.warn(
-            f"A checkpoint cannot be read, so fit does not go on from it: {error} It is now {aside}.",
+            f"A checkpoint cannot be read, and fit begins without: {error} It is now {aside}.",
             stacklevel=6,
         )
 
@@ -128,6 +128,6 @@ class Checkpoint:
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"A checkpoint cannot be written in {self._folder}, and fit goes on without: {error}",
+                f"A checkpoint cannot be written, and fit goes on without: {error}",
                 stacklevel=6,
             )

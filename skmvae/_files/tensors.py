@@ -43,7 +43,6 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Runs no code and takes no more memory than the file is long, whatever is in it.
     """
     check_safetensors()
-    import torch
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():  # so that the message is not safetensors' own

@@ -102,15 +102,21 @@ def mean_and_scale(X) -> tuple[np.ndarray, float]:
         variances = sum(np.square(block - mean).sum(axis=0) for block in blocks()) / X.shape[0]
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
-    if not variances.any() and any((block != first).any() for block in blocks()):
+    if not variances.any() and not is_constant(X):
         raise ValueError(
             "X contains differences too small: their variance underflows dtype('float64'). "
             "Multiply X by a large number."
         )
     # The spread that rounding alone leaves in constant data is not a scale.
     rounding = 10.0 * np.finfo(np.float64).eps * np.abs(mean)
-    is_constant = (np.sqrt(variances) <= rounding).all()
-    return mean, 1.0 if is_constant else float(np.sqrt(variances.mean()))
+    has_no_spread = (np.sqrt(variances) <= rounding).all()
+    return mean, 1.0 if has_no_spread else float(np.sqrt(variances.mean()))
+
+
+def is_constant(X) -> bool:
+    """Whether all rows are the same."""
+    first = _dense(X[:1])
+    return not any((_dense(X[block]) != first).any() for block in row_blocks(*X.shape))
 
 
 def fingerprint(X) -> str:
