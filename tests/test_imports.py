@@ -14,14 +14,18 @@ PACKAGE = Path(skmvae.__file__).parent
 EDGES = {
     "__init__": {"_fit.epoch", "_show_versions", "_transformer", "_version"},
     "_transformer": {
+        "_files.checkpoints",
+        "_files.models",
         "_fit.callbacks",
         "_fit.epoch",
+        "_fit.schedules",
         "_fit.training",
         "_inference",
         "_machine.rows",
         "_machine.runtime",
         "_state",
         "_validation",
+        "_version",
         "architectures",
     },
     "_inference": {
@@ -45,6 +49,7 @@ EDGES = {
         "_machine.rows",
         "_machine.runtime",
         "_model.network",
+        "_state",
     },
     "_fit.epoch": {
         "_fit.batches",
@@ -54,11 +59,17 @@ EDGES = {
         "_machine.runtime",
         "_model.network",
         "_model.objective",
+        "_state",
     },
     "_fit.schedules": set(),
     "_fit.batches": {"_machine.rows"},
     "_fit.graphs": set(),
     "_fit.callbacks": set(),
+    "_files.__init__": set(),
+    "_files.checkpoints": {"_files.tensors", "_state"},
+    "_files.models": {"_files.tensors", "_state", "_version"},
+    "_files.tensors": {"_files.writing"},
+    "_files.writing": set(),
     "_model.__init__": set(),
     "_model.objective": {
         "_machine.runtime",
@@ -168,7 +179,7 @@ def test_importing_changes_nothing_and_starts_no_thread():
 def test_optional_packages_are_not_needed():
     code = """
 import sys
-for name in ("matplotlib", "pandas", "polars", "skops", "PIL", "rich"):
+for name in ("matplotlib", "pandas", "polars", "skops", "safetensors", "PIL", "rich"):
     sys.modules[name] = None
 import skmvae, skmvae.architectures, skmvae.datasets
 """

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skops.io
 import torch
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
@@ -74,7 +75,8 @@ def test_an_unfitted_estimator_with_a_note():
 
 def test_skops_needs_to_trust_our_types_alone(fitted, digits, tmp_path):
     X, y = digits
-    pipe = make_pipeline(fitted, LinearSVC(random_state=0)).fit(X, y)
+    pipe = make_pipeline(clone(fitted), LinearSVC(random_state=0)).fit(X, y)
+    pipe[0].partial_fit(X)
     skops.io.dump(pipe, tmp_path / "pipe.skops")
     untrusted = skops.io.get_untrusted_types(file=tmp_path / "pipe.skops")
     assert set(untrusted) == set(SKOPS_TRUSTED) - {"skmvae.architectures.Conv"}

@@ -11,6 +11,7 @@ from networks import assert_same_to_rounding
 from scipy.special import expit
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.metaestimators import available_if
 
 from skmvae import MVAETransformer
 from skmvae.architectures import MLP
@@ -44,6 +45,7 @@ class OfFloat32(MVAETransformer):
     def fit(self, X, y=None):
         return super().fit(_in_float32(X))
 
+    @available_if(lambda self: not self.early_stopping)
     def partial_fit(self, X, y=None):
         return super().partial_fit(_in_float32(X))
 

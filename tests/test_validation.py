@@ -31,6 +31,7 @@ BAD_PARAMETERS = {
     "n_iter_no_change": [0, None],
     "tol": [-1e-4, np.nan],
     "warm_start": [1, None],
+    "checkpoint_dir": [1, True, b"folder"],
     "precision": ["float16", "float64", None],
     "device": [None, 0, "gpu", "cuda:99", torch.device("cpu")],
     "random_state": [-1, 1.5, "seed", np.random.default_rng(0)],
