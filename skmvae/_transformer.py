@@ -260,6 +260,7 @@ class MVAETransformer(
 
     _state: NetworkState
     _split_seed: int
+    _training: TrainingState  # after partial_fit alone
     weights_: np.ndarray
     mean_: np.ndarray
     scale_: float
@@ -450,16 +451,25 @@ class MVAETransformer(
 
     def _partial_fit(self, X) -> KeyboardInterrupt | None:
         previous = self._state if self.__sklearn_is_fitted__() else None
-        start = (
-            None if previous is None else TrainingState.of(previous, vars(self).get("_training"))
-        )
+        if previous is None and self.likelihood == "gaussian" and is_constant(X):
+            raise ValueError(
+                "The first chunk of partial_fit sets the units of all that follow, but its rows "
+                f"({X.shape[0]}) are all the same. Begin with a chunk of rows that differ."
+            )
+        memory = self.__dict__.get("_training")
+        start = None if previous is None else TrainingState.of(previous, memory)
         seed = draw_seed(self.random_state)
         changes = {"max_iter": 1, "learning_rate_schedule": ENDLESS[self.learning_rate_schedule]}
+        kept: list[TrainingState] = []
 
         def keep(make: Callable[[], TrainingState], is_last: bool) -> None:
-            self._training = make().between_fits()
+            kept.append(make().between_fits())
 
-        return self._train(X, previous, start, seed, keep, FitTask(), **changes)
+        interruption = self._train(X, previous, start, seed, keep, FitTask(), **changes)
+        if interruption is not None and not kept:
+            raise interruption  # after the weights, but before the moments that belong to them
+        self._training = kept[0]
+        return interruption
 
     def _checkpoint(
         self, folder: Path, X, previous: NetworkState | None, seed: int | None
