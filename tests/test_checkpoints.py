@@ -1,0 +1,253 @@
+"""A fit with checkpoint_dir: it goes on where it was cut, and is then the fit that it was."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.model_selection import GridSearchCV
+
+from skmvae._files import checkpoints
+from skmvae._files.checkpoints import Checkpoint
+from skmvae._state import TrainingState
+
+
+class Cut(Exception):
+    """Ends a fit after an epoch, as a crash would."""
+
+
+class Epochs(logging.Handler):
+    """Counts the epochs that are trained, and cuts a fit after one of them."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.messages, self.cut_after = [], None
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+        if self.cut_after is not None and f"epoch {self.cut_after}/" in self.messages[-1]:
+            raise Cut
+
+    def trained(self):
+        """The number of epochs since the last call."""
+        n = sum(message.startswith("epoch") for message in self.messages)
+        self.messages.clear()
+        return n
+
+
+@pytest.fixture
+def epochs():
+    logger, handler = logging.getLogger("skmvae"), Epochs()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _after_every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoints, "_SHARE_OF_TIME", np.inf)
+
+
+@pytest.fixture
+def make(make_small, tmp_path):
+    def make(**params):
+        return make_small(**{"checkpoint_dir": tmp_path / "fits", "verbose": 1} | params)
+
+    return make
+
+
+def assert_same_fit(found, expected):
+    for name, array in expected._state.arrays.items():
+        np.testing.assert_array_equal(found._state.arrays[name], array, err_msg=name)
+    np.testing.assert_array_equal(found.weights_, expected.weights_)
+    assert found.n_iter_ == expected.n_iter_
+    for name, values in expected.history_.items():
+        assert name == "seconds" or found.history_[name] == values
+
+
+def cut(mvae, X, epochs, after):
+    epochs.cut_after = after
+    with pytest.raises(Cut):
+        mvae.fit(X)
+    epochs.cut_after = None
+    epochs.trained()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("schedule", ["constant", "trapezoid"])
+@pytest.mark.parametrize("objective", ["melbo", "averaged"])
+def test_a_fit_cut_after_any_epoch_ends_as_if_it_had_not_been(
+    make, make_small, digits, epochs, early_stopping, schedule, objective
+):
+    X, _ = digits
+    params = {
+        "max_iter": 5,
+        "early_stopping": early_stopping,
+        "learning_rate_schedule": schedule,
+        "objective": objective,
+    }
+    expected = make_small(**params).fit(X)
+    for after in (2, 4, 5):
+        cut(make(**params), X, epochs, after)  # before the checkpoint of that epoch
+    mvae = make(**params).fit(X)
+    assert epochs.trained() == 1
+    assert_same_fit(mvae, expected)
+
+
+def test_early_stopping_goes_on_counting(make, make_small, digits, epochs):
+    params = {"max_iter": 50, "early_stopping": True, "n_iter_no_change": 3, "tol": 1e9}
+    expected = make_small(**params).fit(digits[0])
+    assert expected.n_iter_ == 4
+    cut(make(**params), digits[0], epochs, after=3)
+    assert_same_fit(make(**params).fit(digits[0]), expected)
+    assert epochs.trained() == 2
+
+
+def test_a_finished_fit_is_found(make, digits, epochs, tmp_path):
+    first = make().fit(digits[0])
+    assert epochs.trained() == 2
+    assert_same_fit(make().fit(digits[0]), first)
+    assert epochs.trained() == 0
+    assert len(list((tmp_path / "fits").iterdir())) == 1
+
+
+def test_dropout_goes_on_with_its_draws(make, make_small, digits, epochs):
+    from skmvae.architectures import MLP
+
+    params = {"architecture": MLP((16,), dropout=0.2), "max_iter": 4}
+    cut(make(**params), digits[0], epochs, after=3)
+    assert_same_fit(make(**params).fit(digits[0]), make_small(**params).fit(digits[0]))
+
+
+def test_a_longer_fit_goes_on_from_a_shorter_one_if_the_rate_is_constant(
+    make, make_small, digits, epochs
+):
+    X, _ = digits
+    make(max_iter=2).fit(X)
+    make(max_iter=3).fit(X)
+    epochs.trained()
+    longer = make(max_iter=5).fit(X)
+    assert epochs.trained() == 2
+    assert_same_fit(longer, make_small(max_iter=5).fit(X))
+    assert_same_fit(make(max_iter=2).fit(X), make_small(max_iter=2).fit(X))
+    assert epochs.trained() == 0
+
+
+def test_a_longer_fit_says_why_it_begins_anew(make, make_small, digits, epochs):
+    X, _ = digits
+    make(max_iter=2, learning_rate_schedule="trapezoid").fit(X)
+    epochs.trained()
+    longer = make(max_iter=3, learning_rate_schedule="trapezoid").fit(X)
+    assert any("all its epochs depend on max_iter" in message for message in epochs.messages)
+    assert epochs.trained() == 3
+    assert_same_fit(longer, make_small(max_iter=3, learning_rate_schedule="trapezoid").fit(X))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beta": 2.0},
+        {"random_state": 1},
+        {"batch_size": 64},
+        {"likelihood": "bernoulli"},
+        {"architecture__hidden_layer_sizes": (17,)},
+        {"early_stopping": True},
+    ],
+)
+def test_other_parameters_are_another_fit(make, make_small, digits, epochs, change):
+    X = digits[0] / 16
+    make().fit(X)
+    epochs.trained()
+    mvae = make().set_params(**change).fit(X)
+    assert epochs.trained() == 2
+    assert_same_fit(mvae, make_small().set_params(**change).fit(X))
+
+
+def test_other_data_are_another_fit(make, digits, epochs):
+    X, _ = digits
+    make().fit(X)
+    for other in (X[1:], X[::-1], X.astype(np.float32), np.minimum(X, 15.5)):
+        epochs.trained()
+        make().fit(other)
+        assert epochs.trained() == 2
+
+
+def test_how_rows_are_stored_and_who_looks_on_is_the_same_fit(make, digits, epochs, tmp_path):
+    X, _ = digits
+    make().fit(X)
+    epochs.trained()
+    np.save(tmp_path / "rows.npy", X)
+    memory_map = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    for same in (np.asfortranarray(X), sparse.csr_array(X), memory_map, X.tolist()):
+        make(verbose=0).fit(same)
+        assert epochs.trained() == 0
+
+
+def test_without_a_seed_the_fit_that_was_begun_is_taken_up(make, digits, epochs):
+    X, _ = digits
+    cut(make(random_state=None, max_iter=3), X, epochs, after=3)
+    mvae = make(random_state=None, max_iter=3).fit(X)
+    assert epochs.trained() == 1
+    again = make(random_state=None, max_iter=3).fit(X)
+    assert epochs.trained() == 0
+    assert_same_fit(again, mvae)
+
+
+def test_a_random_state_gives_the_seed(make, digits, epochs):
+    X, _ = digits
+    rng = np.random.RandomState(3)
+    first, second = make(random_state=rng).fit(X), make(random_state=rng).fit(X)
+    assert epochs.trained() == 4  # the generator has moved on
+    assert not np.array_equal(first.transform(X), second.transform(X))
+    rng = np.random.RandomState(3)
+    assert_same_fit(make(random_state=rng).fit(X), first)
+    assert_same_fit(make(random_state=rng).fit(X), second)
+    assert epochs.trained() == 0
+
+
+def test_a_warm_start_is_a_fit_of_its_own(make, make_small, digits, epochs):
+    X, _ = digits
+    expected = make_small(warm_start=True).fit(X).fit(X[:300])
+    mvae = make(warm_start=True).fit(X)
+    saved = pickle.dumps(mvae)
+    cut(mvae, X[:300], epochs, after=2)
+    assert mvae.n_iter_ == 2  # of the first fit, which stands
+    assert_same_fit(mvae.fit(X[:300]), expected)
+    assert epochs.trained() == 1
+    assert_same_fit(pickle.loads(saved).fit(X[:300]), expected)
+    assert epochs.trained() == 0
+
+
+def test_a_search_takes_up_what_it_had(make, digits, epochs, tmp_path):
+    X, _ = digits
+    search = GridSearchCV(make(), {"beta": [0.0, 1.0], "latent_dim": [1, 2]}, cv=2)
+    first = search.fit(X[:200]).cv_results_["mean_test_score"]
+    assert epochs.trained() == 2 * 9
+    files = sorted((tmp_path / "fits").iterdir())
+    assert len(files) == 9
+    files[3].unlink()
+    np.testing.assert_array_equal(search.fit(X[:200]).cv_results_["mean_test_score"], first)
+    assert epochs.trained() == 2
+
+
+@pytest.mark.parametrize(("expected_seconds", "written"), [(0.0, [1, 2, 3]), (1e9, [3])])
+def test_what_is_expected_to_cost_too_much_waits_for_the_end(
+    tmp_path, monkeypatch, expected_seconds, written
+):
+    monkeypatch.setattr(checkpoints, "_SHARE_OF_TIME", 1e-3)
+    monkeypatch.setattr(checkpoints, "_EXPECTED_SECONDS", expected_seconds)
+    checkpoint, made = Checkpoint(tmp_path, "key", 3, can_grow=False), []
+
+    def make(epoch):
+        made.append(epoch)
+        checkpoint._seconds = expected_seconds
+        return TrainingState({}, {"seed": 0})
+
+    for epoch in (1, 2, 3):
+        checkpoint.keep(lambda e=epoch: make(e), epoch == 3)
+        checkpoint._seconds = expected_seconds
+    assert made == written
