@@ -3,15 +3,17 @@ Saving and loading
 ==================
 
 A fitted estimator holds NumPy arrays and plain values. joblib is quick and runs code on loading, so
-load only files that you trust; skops runs none.
+load only files that you trust; skops runs none, and neither does the model file of this package.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
 import joblib
 import numpy as np
 import skops.io
+from safetensors import safe_open
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
@@ -42,7 +44,21 @@ again = skops.io.load(folder / "model.skops", trusted=skmvae.SKOPS_TRUSTED)
 print(np.array_equal(again[0].transform(X), pipe[0].transform(X)))
 
 # %%
+# A model file
+# ------------
+# The mixture alone, in safetensors: arrays by name, and all else as JSON, for any language.
+
+mvae = pipe[0]
+mvae.save(folder / "model.safetensors")
+again = skmvae.load(folder / "model.safetensors")
+print(np.array_equal(again.transform(X), mvae.transform(X)))
+
+with safe_open(folder / "model.safetensors", framework="numpy") as file:
+    print(json.loads(file.metadata()["parameters"]))
+    print(sorted(file.keys())[:3])
+
+# %%
 # A file is about as large as the weights.
 
 for path in sorted(folder.iterdir()):
-    print(f"{path.name:14} {path.stat().st_size / 2**20:6.2f} MiB")
+    print(f"{path.name:18} {path.stat().st_size / 2**20:6.2f} MiB")

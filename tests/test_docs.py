@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
 
 import skmvae
 
@@ -69,3 +70,22 @@ def test_the_first_lines_of_the_readme_run(tmp_path, monkeypatch):
     assert n_found == 1
     exec(block, {})
     assert (tmp_path / "model.joblib").exists()
+
+
+def test_the_snippets_of_the_user_guide_run(tmp_path, monkeypatch):
+    """Those for sharing, checkpoints and chunks, in turn."""
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    monkeypatch.chdir(tmp_path)
+    X = load_digits().data
+    pd.DataFrame(X).to_csv("rows.csv", index=False)
+    pl.DataFrame(X).write_parquet("rows.parquet")
+    page = (ROOT / "docs" / "user_guide.md").read_text()
+    share, resume, csv, parquet = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"X": X}
+    exec(share.replace("max_iter=20", "max_iter=1"), names)
+    assert names["mvae"].transform(X).shape == (1797, 80)
+    exec(resume.replace("max_iter=20", "max_iter=1"), names)
+    assert len(list((tmp_path / "fits").iterdir())) == 2 * 3 + 1
+    for chunks in (csv, parquet):
+        exec(chunks, names)
+        assert names["mvae"].n_iter_ == 9
