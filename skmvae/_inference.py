@@ -136,7 +136,8 @@ class Inference:
         return out_of_memory_explained(
             f"Ran out of memory on device={str(self._device)!r}, where rows go through the network "
             "in blocks, however many there are. Free what other models and processes hold there, "
-            "or compute on the CPU: set_params(device='cpu') works on a fitted estimator too."
+            "give fewer rows at a time, or, on a GPU, compute on the CPU: set_params(device='cpu') "
+            "works on a fitted estimator too."
         )
 
     def _map(

@@ -364,8 +364,9 @@ class MVAETransformer(
             If a parameter or X is not valid; the message names it.
         DivergenceError
             If a term of the loss or a weight becomes NaN or infinite.
-        torch.OutOfMemoryError
-            If the memory of the GPU does not suffice; the message says what helps.
+        torch.OutOfMemoryError, MemoryError
+            If the memory of the GPU, or of the computer, does not suffice; the message says what
+            helps.
         """
         check_parameters(self, ESTIMATOR_RULES)
         task = FitTask(self, X, y)
@@ -427,8 +428,8 @@ class MVAETransformer(
         twin.__dict__.update(self.__dict__)
         with out_of_memory_explained(
             f"fit ran out of memory with device={self.device!r}, batch_size={self.batch_size} and "
-            f"k={self.k}. Lower batch_size or k, choose narrower layers (architecture), or set "
-            "device='cpu'."
+            f"k={self.k}. Lower batch_size or k, choose narrower layers (architecture), or, on a "
+            "GPU, set device='cpu'."
         ):
             interruption = trained(twin)
         self.__dict__ = twin.__dict__

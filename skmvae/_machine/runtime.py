@@ -102,15 +102,26 @@ def torch_dtype(dtype: DTypeLike) -> torch.dtype:
 
 @contextmanager
 def out_of_memory_explained(what: str) -> Iterator[None]:
-    """The same type of error, for those who handle it, that says what ran out and what helps."""
+    """An error that says what ran out and what helps: torch's own for a GPU, else MemoryError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        if isinstance(error.__cause__, torch.OutOfMemoryError):  # explained further in
-            raise
+    except (MemoryError, RuntimeError) as error:
+        kind = _kind_of_shortage(error)
+        if kind is None or isinstance(error.__cause__, MemoryError | RuntimeError):
+            raise  # no shortage, or explained further in
         # These frames hold what fills the memory, for as long as somebody holds the error.
         traceback.clear_frames(error.__traceback__)
-        raise torch.OutOfMemoryError(f"{what} torch says: {error}") from error
+        who = "NumPy" if isinstance(error, MemoryError) else "torch"
+        raise kind(f"{what} {who} says: {error}") from error
+
+
+def _kind_of_shortage(error: Exception) -> type[MemoryError] | type[RuntimeError] | None:
+    """How a lack of memory is raised. torch has no type of its own for that of the host."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return torch.OutOfMemoryError
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return MemoryError
+    return None
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
