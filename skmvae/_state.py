@@ -55,7 +55,8 @@ class NetworkState:
 
     def holding(self, tensors: Mapping[str, Tensor]) -> NetworkState:
         """This state with the ``state_dict`` of a network, as arrays of their own."""
-        return replace(self, arrays=to_arrays(tensors))
+        arrays = {name: np.array(array) for name, array in to_arrays(tensors).items()}
+        return replace(self, arrays=arrays)
 
     def keeping(self, components: np.ndarray, weight_concentration_prior: float) -> NetworkState:
         """This state with only some components, in ascending order, as arrays of their own.
@@ -155,8 +156,8 @@ def load_network(
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Arrays of their own."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+    """In the memory of the tensors, where that is the CPU's."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

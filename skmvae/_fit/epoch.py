@@ -119,7 +119,7 @@ class Trainer:
         return self._log.means(sizes, where)
 
     def state(self) -> TrainingState:
-        """What the next epoch follows from, in arrays of their own."""
+        """What the next epoch follows from; on a CPU in the trainer's own memory, uncopied."""
         state = TrainingState(
             {"generator": self._generator.get_state().numpy()},
             {"steps": self._step_number, "shuffler": self._shuffler.bit_generator.state},
