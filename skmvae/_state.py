@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -193,25 +193,44 @@ def check_state(state: NetworkState) -> None:
         check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
 
 
-def check_training(training: TrainingState, network: NetworkState) -> None:
+def check_training(training: TrainingState, network: NetworkState, *, in_a_fit: bool) -> None:
     """Raise ValueError, naming what is wrong, unless training can go on from there."""
-    if not isinstance(training, TrainingState):
-        raise ValueError(
-            f"the saved training must be a TrainingState, got {type(training).__name__}."
-        )
-    if missing := sorted({"seed", "shuffler", "steps"} - training.values.keys()):
-        raise ValueError(f"the saved training lacks {', '.join(missing)}.")
+    values = getattr(training, "values", None)
+    if not isinstance(training, TrainingState) or not isinstance(values, dict):
+        raise ValueError(f"the saved training must be a TrainingState, got {training!r}.")
+    holds = {
+        "seed": is_count(values.get("seed")),
+        "steps": is_count(values.get("steps")),
+        "shuffler": _is_shuffler(values.get("shuffler")),
+    }
+    if in_a_fit:
+        holds["progress"] = _is_progress(values.get("progress"))
+    for name, is_valid in holds.items():
+        if not is_valid:
+            raise ValueError(f"{name} of the saved training is not valid: {values.get(name)!r}.")
+    has_best = in_a_fit and "best_loss" in values["progress"]
+    _check_arrays(training, network, ["weights"] * in_a_fit + ["best"] * has_best)
+
+
+def _check_arrays(training: TrainingState, network: NetworkState, kinds: list[str]) -> None:
+    """Of all that the network has for ``kinds``, of its parameters for the moments."""
+    skeleton = _skeleton(network)
+    named: dict[str, Iterable[tuple[str, Tensor]]]
+    named = {kind: skeleton.state_dict().items() for kind in kinds}
+    named |= {kind: skeleton.named_parameters() for kind in MOMENTS}
     expected = {
-        f"{kind}/{name}": tuple(parameter.shape)
-        for kind in MOMENTS
-        for name, parameter in _skeleton(network).named_parameters()
+        f"{kind}/{name}": tuple(tensor.shape)
+        for kind, tensors in named.items()
+        for name, tensor in tensors
     }
     if different := training.arrays.keys() ^ {*expected, "generator"}:
-        raise ValueError(f"the saved training has not the arrays {', '.join(sorted(different))}.")
+        raise ValueError(
+            f"the saved training lacks, or has too many: {', '.join(sorted(different))}."
+        )
     for name, shape in expected.items():
         check_array_of(name, training.arrays[name], shape, np.float32)
     generator = training.arrays["generator"]
-    check_array_of("generator", generator, np.shape(generator), np.uint8)
+    check_array_of("generator", generator, (np.size(generator),), np.uint8)
 
 
 def _cut(
@@ -257,8 +276,32 @@ def _check_fields(state: NetworkState) -> None:
             raise ValueError(f"{name} of the fitted state is not valid: {getattr(state, name)!r}.")
 
 
+def is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_shuffler(value) -> bool:
+    try:
+        np.random.default_rng(0).bit_generator.state = value
+    except (TypeError, ValueError, KeyError, OverflowError):
+        return False
+    return True
+
+
+def _is_progress(value) -> bool:
+    records = value.get("records") if isinstance(value, dict) else None
+    return (
+        isinstance(records, list)
+        and len(records) > 0
+        and all(isinstance(record, dict) for record in records)
+        and all(isinstance(v, float) for record in records for v in record.values())
+        and is_count(value.get("stale_epochs"))
+        and isinstance(value.get("best_loss", 0.0), float)
+    )
+
+
 def _is_positive_int(value) -> bool:
-    return isinstance(value, int) and value >= 1
+    return is_count(value) and value >= 1
 
 
 def _is_positive_float(value) -> bool:

@@ -19,7 +19,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._files.checkpoints import Checkpoint
-from ._files.models import read_model, write_model
+from ._files.models import model_of, write_model
+from ._files.tensors import read_tensors
 from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
 from ._fit.epoch import TrainingSettings
 from ._fit.schedules import ENDLESS
@@ -41,6 +42,7 @@ from ._state import (
     check_array_of,
     check_state,
     check_training,
+    is_count,
     new_network,
 )
 from ._validation import (
@@ -439,16 +441,18 @@ class MVAETransformer(
 
     def _fit(self, X, task: FitTask) -> KeyboardInterrupt | None:
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        state = self._untrained_state(X, previous)
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
         if self.checkpoint_dir is not None:
             checkpoint = self._checkpoint(Path(self.checkpoint_dir), X, previous, seed)
             keep = checkpoint.keep
-            if (found := checkpoint.read()) is not None:
+            if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
                 # Of random_state=None any seed will do, so the fit that was begun is this one.
                 start, seed = found, found.values["seed"]
         self.__dict__.pop("_training", None)
-        return self._train(X, previous, start, draw_seed(seed), keep, task)
+        continues = previous is not None
+        return self._train(X, state, start, draw_seed(seed), keep, task, continues=continues)
 
     def _partial_fit(self, X) -> KeyboardInterrupt | None:
         previous = self._state if self.__sklearn_is_fitted__() else None
@@ -457,6 +461,7 @@ class MVAETransformer(
                 "The first chunk of partial_fit sets the units of all that follow, but its rows "
                 f"({X.shape[0]}) are all the same. Begin with a chunk of rows that differ."
             )
+        state = self._untrained_state(X, previous)
         memory = self.__dict__.get("_training")
         start = None if previous is None else TrainingState.of(previous, memory)
         seed = draw_seed(self.random_state)
@@ -466,7 +471,9 @@ class MVAETransformer(
         def keep(make: Callable[[], TrainingState], is_last: bool) -> None:
             kept.append(make().between_fits())
 
-        interruption = self._train(X, previous, start, seed, keep, FitTask(), **changes)
+        interruption = self._train(
+            X, state, start, seed, keep, FitTask(), continues=previous is not None, **changes
+        )
         if interruption is not None and not kept:
             raise interruption  # after the weights, but before the moments that belong to them
         self._training = kept[0]
@@ -483,33 +490,35 @@ class MVAETransformer(
         return Checkpoint(
             folder,
             joblib.hash((__version__, params, seed, fingerprint(X), begin), coerce_mmap=True),
-            self.max_iter,
+            int(self.max_iter),
             can_grow=self.learning_rate_schedule == "constant",
         )
 
     def _train(
         self,
         X,
-        previous: NetworkState | None,
+        state: NetworkState,
         start: TrainingState | None,
         seed: int,
         keep: Keeper,
         task: FitTask,
+        *,
+        continues: bool,
         **changes: Any,
     ) -> KeyboardInterrupt | None:
-        """Train on X, from ``start`` in the units of ``previous``, and become fitted.
+        """Train a network like ``state`` on X, from ``start`` on, and become fitted.
 
-        ``changes`` are of the settings that the parameters say.
+        Whether it ``continues`` the fit that this estimator has; ``changes`` are of the settings
+        that the parameters say.
         """
         device = resolve_device(self.device)
-        records = [] if previous is None else _as_records(self.history_)
+        records = _as_records(self.history_) if continues else []
         # A warm start has new draws and a new order of the rows, but the split of the fit before:
         # rows that it was trained on are no judges of it.
         seeds = np.random.SeedSequence(seed).generate_state(3 + len(records))
         split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
-        if previous is not None:
+        if continues:
             split_seed = self._split_seed
-        state = self._untrained_state(X, previous)
         training, held_out = self._split(X.shape[0], split_seed)
         network = new_network(state, make_generator(network_seed, device), device)
 
@@ -582,17 +591,18 @@ class MVAETransformer(
             batch_size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, n_training // _BATCHES_AN_EPOCH))
         return TrainingSettings(
             objective=self.objective,
-            beta=self.beta,
-            kl_weight=self.kl_weight,
+            # Plain numbers: those of NumPy would reach the history, which JSON has to hold.
+            beta=float(self.beta),
+            kl_weight=float(self.kl_weight),
             weight_concentration_prior=state.weight_concentration_prior,
             precision=resolve_precision(self.precision, device),
-            max_iter=self.max_iter,
-            batch_size=batch_size,
-            learning_rate=self.learning_rate,
+            max_iter=int(self.max_iter),
+            batch_size=int(batch_size),
+            learning_rate=float(self.learning_rate),
             learning_rate_schedule=self.learning_rate_schedule,
-            n_iter_no_change=self.n_iter_no_change,
-            tol=self.tol,
-            verbose=self.verbose,
+            n_iter_no_change=int(self.n_iter_no_change),
+            tol=float(self.tol),
+            verbose=int(self.verbose),
         )
 
     def transform(self, X: ArrayLike) -> Any:  # a data frame after set_output
@@ -1017,7 +1027,7 @@ class MVAETransformer(
         if "_state" in state:
             check_state(state["_state"])
             if "_training" in state:
-                check_training(state["_training"], state["_state"])
+                check_training(state["_training"], state["_state"], in_a_fit=False)
             _check_attributes(state)
         super().__setstate__(state)
 
@@ -1055,15 +1065,19 @@ def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETra
     --------
     See :meth:`MVAETransformer.save`.
     """
-    parameters, fitted = read_model(Path(path), trusted)
-    parameters = _LATER_PARAMETERS | parameters
-    if unknown := sorted(parameters.keys() - set(MVAETransformer._get_param_names())):
-        raise ValueError(
-            f"{path} has parameters that skmvae {__version__} does not know: "
-            f"{', '.join(unknown)}. Load it with a later version."
-        )
-    mvae = MVAETransformer(**parameters)
-    mvae.__setstate__(vars(mvae) | fitted)
+    path = Path(path)
+    arrays, values = read_tensors(path)
+    mvae = object.__new__(MVAETransformer)
+    try:
+        parameters, fitted = model_of(arrays, values, trusted)
+        if unknown := sorted(parameters.keys() - set(MVAETransformer._get_param_names())):
+            raise ValueError(
+                f"it has parameters that skmvae {__version__} does not know: {', '.join(unknown)}."
+            )
+        mvae.__setstate__(parameters | fitted)
+    except Exception as error:  # of whatever type: a file made on purpose can lead to all of them
+        reason = f"it lacks {error}." if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} cannot be loaded: {reason}") from error
     return mvae
 
 
@@ -1091,6 +1105,32 @@ def _check_attributes(saved: dict) -> None:
             f"n_features_in_ of the fitted state is {saved['n_features_in_']!r}, but its network "
             f"has n_features={network.n_features}."
         )
+    history, noise_variance = saved["history_"], saved["noise_variance_"]
+    names = saved.get("feature_names_in_", [""] * network.n_features)
+    holds = {
+        "_split_seed": is_count(saved["_split_seed"]),
+        "noise_variance_": noise_variance is None or isinstance(noise_variance, float),
+        "feature_names_in_": np.shape(names) == (network.n_features,)
+        and all(isinstance(name, str) for name in names),
+        "history_": _is_history(history),
+        "n_iter_": is_count(saved["n_iter_"]),
+    }
+    for name, is_valid in holds.items():
+        if not is_valid:
+            raise ValueError(f"{name} of the fitted state is not valid: {saved[name]!r}.")
+    lengths = {len(column) for column in history.values()}
+    if lengths != {saved["n_iter_"]}:
+        raise ValueError(
+            f"n_iter_ of the fitted state is {saved['n_iter_']}, but the columns of its history_ "
+            f"have the lengths {sorted(lengths)}."
+        )
+
+
+def _is_history(history) -> bool:
+    return isinstance(history, dict) and all(
+        isinstance(column, list) and all(isinstance(value, float) for value in column)
+        for column in history.values()
+    )
 
 
 def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:

@@ -129,9 +129,11 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
     take the digits with it.
     """
     X = _without_loss(X, "X")
-    return validate_data(
-        estimator, X, reset=reset, dtype=[np.float64, np.float32], accept_sparse="csr"
-    )
+    # Overflow in a cast or in a sum is found and named; NumPy need not warn of it too.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate_data(
+            estimator, X, reset=reset, dtype=[np.float64, np.float32], accept_sparse="csr"
+        )
 
 
 def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarray:

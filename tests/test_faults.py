@@ -245,16 +245,6 @@ def test_a_forked_process_says_that_it_cannot_use_the_gpu(digits, device):
     assert "'spawn'" in reports.get()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_saving_to_a_full_disk_raises_and_leaves_the_estimator(fitted, digits):
-    import joblib
-
-    before = fitted.transform(digits[0])
-    with pytest.raises(OSError, match="No space left"):
-        joblib.dump(fitted, "/dev/full")
-    np.testing.assert_array_equal(fitted.transform(digits[0]), before)
-
-
 def test_a_spawned_process_can_fit():
     code = """
 import multiprocessing as mp, numpy as np

@@ -16,6 +16,7 @@ EDGES = {
     "_transformer": {
         "_files.checkpoints",
         "_files.models",
+        "_files.tensors",
         "_fit.callbacks",
         "_fit.epoch",
         "_fit.schedules",

@@ -187,7 +187,7 @@ def damaged(training, **changes):
     ("damage", "match"),
     [
         (lambda t: {"arrays": {}}, "TrainingState"),
-        (lambda t: damaged(t, values={}), "lacks seed, shuffler, steps"),
+        (lambda t: damaged(t, values={}), "seed of the saved training"),
         (lambda t: damaged(t, arrays={}), "exp_avg/"),
         (
             lambda t: damaged(t, arrays={n: a.ravel() for n, a in t.arrays.items()}),

@@ -44,12 +44,15 @@ class Checkpoint:
         self._seconds = _EXPECTED_SECONDS
         self._has_warned = False
 
-    def read(self) -> TrainingState | None:
-        """The state to go on from, with the ``seed`` of its fit; None if there is none."""
+    def read(self, check: Callable[[TrainingState], None]) -> TrainingState | None:
+        """The state to go on from, with the ``seed`` of its fit; None if there is none.
+
+        ``check`` raises ValueError for one that this fit could not go on from.
+        """
         for max_iter in self._lengths_to_read():
             path = self._path_of(max_iter)
             try:
-                state = self._read(path, max_iter)
+                state = self._read(path, max_iter, check)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
@@ -106,23 +109,27 @@ class Checkpoint:
                 if match := pattern.fullmatch(path.name):
                     yield int(match[1])
 
-    def _read(self, path: Path, max_iter: int) -> TrainingState:
+    def _read(
+        self, path: Path, max_iter: int, check: Callable[[TrainingState], None]
+    ) -> TrainingState:
         arrays, values = read_tensors(path)
-        if values.get("about") != self._about(max_iter):
-            raise ValueError(
-                f"{path} is not the checkpoint of this fit, but {values.get('about')}."
-            )
-        return TrainingState(arrays, values["training"])
+        if (about := values.get("about")) != self._about(max_iter):
+            raise ValueError(f"{path} is not the checkpoint of this fit, but of {about}.")
+        state = TrainingState(arrays, values.get("training", {}))
+        try:
+            check(state)
+        except ValueError as error:
+            raise ValueError(f"{path} is not whole: {error}") from error
+        return state
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         """What cannot be read is not this fit's to delete, and another file takes its place."""
         aside = path.with_name(f"{path.name}.unreadable-{uuid.uuid4().hex[:8]}")
+        message = f"A checkpoint cannot be read, and fit begins without: {error}"
         with contextlib.suppress(OSError):
             path.replace(aside)
-        warnings.warn(
-            f"A checkpoint cannot be read, and fit begins without: {error} It is now {aside}.",
-            stacklevel=6,
-        )
+            message += f" It is now {aside}."
+        warnings.warn(message, stacklevel=6)
 
     def _warn_once(self, error: OSError) -> None:
         if not self._has_warned:

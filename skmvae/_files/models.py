@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Collection
 from dataclasses import fields
 from os import PathLike, fspath
@@ -14,7 +15,7 @@ import numpy as np
 
 from .._state import NetworkState, TrainingState
 from .._version import __version__
-from .tensors import Arrays, read_tensors, write_tensors
+from .tensors import Arrays, write_tensors
 
 _KIND, _FORMAT_VERSION = "skmvae model", 1
 
@@ -26,6 +27,7 @@ _NETWORK_VALUES = tuple(
     for field in fields(NetworkState)
     if field.name not in ("architecture", "arrays", "mean")
 )
+_ARRAYS = ("mean", "weights")  # beside those of the network and of training
 _FITTED_VALUES = ("_split_seed", "n_iter_", "noise_variance_")
 
 
@@ -59,28 +61,25 @@ def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) 
     write_tensors(path, arrays, values)
 
 
-def read_model(path: Path, trusted: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and the fitted attributes; ValueError, naming the file, if it has no such.
+def model_of(
+    arrays: Arrays, values: dict[str, Any], trusted: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and the fitted attributes in a file; an error of any type if it has no such.
 
     Architectures other than this package's are imported if their name is among ``trusted``.
     """
-    arrays, values = read_tensors(path)
     about = values.get("about")
     if not isinstance(about, dict) or about.get("kind") != _KIND:
-        raise ValueError(f"{path} is not a model file of skmvae: it says that it is {about!r}.")
+        raise ValueError(f"it is not a model file of skmvae, but says that it is {about!r}.")
     if about.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {about.get('format_version')!r}, and skmvae {__version__} "
+            f"it has format version {about.get('format_version')!r}, and skmvae {__version__} "
             f"reads version {_FORMAT_VERSION}. Load it with skmvae {about.get('skmvae_version')}."
         )
-    try:
-        parameters = {
-            name: _decoded(value, trusted) for name, value in values["parameters"].items()
-        }
-        return parameters, _fitted(arrays, values, trusted)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"it lacks {error}." if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} cannot be loaded: {reason}") from error
+    if unknown := sorted(name for name in arrays if name not in _ARRAYS and "/" not in name):
+        raise ValueError(f"it has unknown arrays: {', '.join(unknown)}.")
+    parameters = {name: _decoded(value, trusted) for name, value in values["parameters"].items()}
+    return parameters, _fitted(arrays, values, trusted)
 
 
 def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) -> dict[str, Any]:
@@ -102,8 +101,8 @@ def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) ->
             for name, column in values["history"].items()
         },
     }
-    if names := values["feature_names"]:
-        fitted["feature_names_in_"] = np.array(names, dtype=object)
+    if values["feature_names"] != []:
+        fitted["feature_names_in_"] = np.array(values["feature_names"], dtype=object)
     if training := _part(arrays, "training/"):
         fitted["_training"] = TrainingState(training, values["training"])
     return fitted
@@ -118,7 +117,7 @@ def _encoded(name: str, value: Any) -> Any:
     if hasattr(value, "get_params"):
         own = value.get_params(deep=False).items()
         return {
-            "class": f"{type(value).__module__}.{type(value).__qualname__}",
+            "class": _path_of(type(value)),
             "parameters": {n: _encoded(f"{name}__{n}", v) for n, v in own},
         }
     if isinstance(value, np.generic):
@@ -127,7 +126,9 @@ def _encoded(name: str, value: Any) -> Any:
         value = fspath(value)
     if isinstance(value, list | tuple):
         return [_encoded(name, v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     raise ValueError(
         f"{name}={value!r} is nothing that a model file can hold. Set it to plain values with "
@@ -143,6 +144,16 @@ def _decoded(value: Any, trusted: Collection[str]) -> Any:
         make = _class(value["class"], trusted)
         return make(**{n: _decoded(v, trusted) for n, v in value["parameters"].items()})
     return value
+
+
+def _path_of(kind: type) -> str:
+    """Where it can be imported from; ValueError if it cannot."""
+    if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is not kind:
+        raise ValueError(
+            f"{kind.__qualname__} cannot be imported from {kind.__module__}, so a model file "
+            "cannot name it. Define the architecture at the top of a module."
+        )
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _class(path: str, trusted: Collection[str]) -> Any:

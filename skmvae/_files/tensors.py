@@ -32,7 +32,7 @@ def write_tensors(path: Path, arrays: Arrays, values: Mapping[str, Any]) -> None
     check_safetensors()
     from safetensors.numpy import save
 
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    arrays = {name: _as_written(array) for name, array in arrays.items()}
     metadata = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
     write_whole(path, save(arrays, {**metadata, _DIGEST: _digest(arrays, metadata)}))
 
@@ -61,9 +61,23 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
             "program has made or changed it."
         )
     try:
-        return arrays, {name: json.loads(text) for name, text in metadata.items()}
+        return arrays, {name: _parsed(text) for name, text in metadata.items()}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds values that are not JSON: {error}") from error
+
+
+def _as_written(array: np.ndarray) -> np.ndarray:
+    """Row by row and in the byte order of the machine."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _parsed(text: str) -> Any:
+    """JSON alone, where Python's parser would take NaN and Infinity too."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number.")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:

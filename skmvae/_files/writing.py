@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows, where no file that is open can be deleted
+except ImportError:  # Windows, where a file that is open can be neither renamed nor deleted
     fcntl = None  # type: ignore[assignment]
 
 
@@ -20,22 +20,35 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Nothing is replaced before the data is on the disk, and not in its cache alone.
     """
-    path = path.resolve()  # a link stays a link
-    if path.exists() and not path.is_file():
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if os.path.lexists(path) and not path.is_file():
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     _delete_abandoned(path)
-    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
+    temporary, file = _create(path)
     try:
-        with temporary.open("xb") as file:
-            _lock(file)
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            if fcntl is not None:  # as long as it is locked, no other writer deletes it
+                temporary.replace(path)
+        if fcntl is None:
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
+
+
+def _create(path: Path) -> tuple[Path, BinaryIO]:
+    """A file beside ``path`` that is locked, so that it is not taken for an abandoned one."""
+    while True:
+        temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
+        file = temporary.open("xb")
+        _lock(file)
+        if os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()  # deleted by another writer before it was locked
 
 
 def _prefix(path: Path) -> str:
@@ -43,18 +56,20 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.unfinished-"
 
 
-def _lock(file: BinaryIO) -> None:
-    """Until the file is closed or its process dies; BlockingIOError if somebody else has it."""
+def _lock(file: BinaryIO, *, wait: bool = True) -> None:
+    """Until the file is closed or its process dies; or BlockingIOError if somebody else has it."""
     if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _delete_abandoned(path: Path) -> None:
     """What writers of ``path`` that were killed have left; one that lives holds the lock."""
+    if fcntl is None:
+        return  # there is no knowing
     for entry in path.parent.iterdir():
         if entry.name.startswith(_prefix(path)):
             with contextlib.suppress(OSError), entry.open("rb") as file:
-                _lock(file)
+                _lock(file, wait=False)
                 entry.unlink()
 
 

@@ -160,7 +160,7 @@ def _advance(progress: Progress, network, record: dict[str, float], tol: float) 
         if not tensor.isfinite().all():
             raise DivergenceError(
                 f"Training diverged: {name} became non-finite in the last batch of epoch "
-                f"{len(records)}. Lower learning_rate."
+                f"{len(records)}. Lower learning_rate, or look for outliers in X."
             )
     loss = record.get("validation_loss")
     if loss is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -180,4 +180,5 @@ def keep_freed_memory() -> None:
     Freeing one block of just under 32 MB raises malloc's own threshold for returning memory to the
     system. Otherwise every step returns its gradients and pays for their pages again.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
+    with suppress(RuntimeError):  # the fit may need less than that
+        torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

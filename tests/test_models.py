@@ -1,0 +1,441 @@
+"""Model files: what comes back is what was saved, also years later."""
+
+import copy
+import json
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.exceptions import NotFittedError
+
+import skmvae
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP, Conv
+
+KEPT = Path(__file__).parent / "models"
+
+
+class Narrow(MLP):
+    """An architecture that is not of the package."""
+
+    def __init__(self, hidden_layer_sizes=(4,), activation="tanh", dropout=0.0, inner=None):
+        super().__init__(hidden_layer_sizes, activation=activation, dropout=dropout)
+        self.inner = inner
+
+
+NARROW = f"{__name__}.Narrow"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """These models are so small that on a busy machine threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def make(make_small):
+    return lambda **params: make_small(
+        **{"k": 2, "architecture": MLP((8,)), "max_iter": 1, "batch_size": None} | params
+    )
+
+
+@pytest.fixture(scope="module")
+def X():
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    X.flags.writeable = False
+    return X
+
+
+def through_a_file(mvae, path, **options):
+    mvae.save(path)
+    return skmvae.load(path, **options)
+
+
+def parameters(mvae):
+    """All of them, nested ones too, in a form that == compares with types."""
+    return {name: repr(value) for name, value in mvae.get_params(deep=True).items()}
+
+
+def assert_same_arrays(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        assert found[name].shape == array.shape, name
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def assert_same_model(found, expected, X, *, timed=True):
+    """Bitwise, but for numbers of NumPy, which become plain ones.
+
+    Where epochs were run twice they are not ``timed``: their seconds differ.
+    """
+    assert type(found) is MVAETransformer
+    assert vars(found).keys() == vars(expected).keys()
+    for name in ("n_iter_", "noise_variance_", "n_features_in_", "scale_", "_split_seed"):
+        assert repr(getattr(found, name)) == repr(getattr(expected, name)), name
+    assert found.history_.keys() == expected.history_.keys()
+    for name in found.history_.keys() - ({"seconds"} if not timed else set()):
+        np.testing.assert_array_equal(found.history_[name], expected.history_[name], err_msg=name)
+        assert {type(value) for value in found.history_[name]} == {float}, name
+    old, new = vars(expected._state), vars(found._state)
+    assert new.keys() == old.keys()
+    for name in old.keys() - {"arrays", "mean", "architecture"}:
+        assert new[name] == old[name], name
+    assert type(new["architecture"]) is type(old["architecture"])
+    assert_same_arrays(new["arrays"], old["arrays"])
+    of_both = [
+        {"mean": m._state.mean, "mean_": m.mean_, "weights": m.weights_} for m in (found, expected)
+    ]
+    assert_same_arrays(*of_both)
+    for rows in (X, np.asarray(X, np.float32)):
+        Z = expected.transform(rows)
+        assert found.transform(rows).dtype == Z.dtype == rows.dtype
+        np.testing.assert_array_equal(found.transform(rows), Z)
+    np.testing.assert_array_equal(found.inverse_transform(Z), expected.inverse_transform(Z))
+    np.testing.assert_array_equal(found.mixing_weights(X), expected.mixing_weights(X))
+    np.testing.assert_array_equal(found.score_samples(X), expected.score_samples(X))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"architecture": None},
+        {"architecture": MLP((6, 4), activation="tanh", dropout=0.25)},
+        {"likelihood": "bernoulli", "objective": "clusters", "weight_concentration_prior": 0.3},
+        {"architecture": Conv((1, 1, 5), (3,), kernel_size=1, strides=(1,), batch_norm=False)},
+        {"early_stopping": True, "validation_fraction": 0.25, "learning_rate_schedule": "constant"},
+    ],
+    ids=str,
+)
+def test_a_model_returns_bitwise(make, X, path, params):
+    X = 1.0 / (1.0 + np.exp(-X))
+    mvae = make(**params).fit(X)
+    found = through_a_file(mvae, path)
+    assert_same_model(found, mvae, X)
+    assert parameters(found) == parameters(mvae)
+    assert found.set_params(max_iter=2).fit(X).n_iter_ == 2
+
+
+def test_all_parameters_return_with_their_types(make, X, path):
+    mvae = make().fit(X)
+    changed = {
+        "k": 7,  # those of the next fit, which need not be those of the last
+        "latent_dim": 3,
+        "beta": 0.1 + 0.2,
+        "kl_weight": 5e-324,
+        "objective": "mixture",
+        "weight_concentration_prior": 1e300,
+        "architecture": MLP(None, activation="gelu", dropout=0.5),
+        "max_iter": 10**20,
+        "batch_size": 17,
+        "early_stopping": True,
+        "tol": -0.0,
+        "warm_start": True,
+        "checkpoint_dir": "größe",
+        "random_state": 2**32 - 1,
+        "verbose": True,
+    }
+    mvae.set_params(**changed)
+    assert parameters(through_a_file(mvae, path)) == parameters(mvae)
+
+
+def test_numbers_of_numpy_and_paths_return_as_plain_values(make, X, path, tmp_path):
+    given = {
+        "k": np.int64(2),
+        "beta": np.float32(0.1),
+        "tol": np.float64(1e-3),
+        "early_stopping": np.bool_(False),
+        "objective": np.str_("melbo"),
+        "random_state": np.uint32(3),
+        "architecture": MLP((np.int32(8), np.int64(4)), dropout=np.float16(0.5)),
+        "checkpoint_dir": tmp_path / "checkpoints",
+    }
+    plain = {
+        "k": 2,
+        "beta": float(np.float32(0.1)),
+        "tol": 1e-3,
+        "early_stopping": False,
+        "objective": "melbo",
+        "random_state": 3,
+        "checkpoint_dir": str(tmp_path / "checkpoints"),
+    }
+    mvae = make(**given).fit(X)
+    found = through_a_file(mvae, path)
+    assert {name: getattr(found, name) for name in plain} == plain
+    assert {name: type(getattr(found, name)) for name in plain} == {
+        name: type(value) for name, value in plain.items()
+    }
+    assert repr(found.architecture) == "MLP(dropout=0.5, hidden_layer_sizes=(8, 4))"
+    assert_same_model(found, mvae, X)
+
+
+def test_feature_names_return(make, X, path):
+    frame = pd.DataFrame(X, columns=["größe", "", 'a"b\\', "\n", "模型"])
+    mvae = make().fit(frame)
+    found = through_a_file(mvae, path)
+    assert found.feature_names_in_.dtype == object
+    assert list(found.feature_names_in_) == list(frame.columns)
+    np.testing.assert_array_equal(found.transform(frame), mvae.transform(frame))
+    with pytest.raises(ValueError, match="feature names should match"):
+        found.transform(frame.rename(columns={"": "other"}))
+    assert not hasattr(through_a_file(make().fit(X), path), "feature_names_in_")
+
+
+def test_a_history_with_columns_that_change_returns(make, X, path):
+    """After a warm start with other columns an epoch has NaN where it has no value."""
+    mvae = make(warm_start=True).fit(X)
+    mvae.set_params(early_stopping=True).fit(X)
+    assert math.isnan(mvae.history_["validation_loss"][0])
+    found = through_a_file(mvae, path)
+    assert_same_model(found, mvae, X)
+    np.testing.assert_array_equal(found.fit(X).transform(X), mvae.fit(X).transform(X))
+    assert found.n_iter_ == mvae.n_iter_ == 3
+
+
+@pytest.mark.parametrize("start", ["partial_fit", "fit"])
+def test_partial_fit_goes_on_bitwise(make, X, path, start):
+    mvae = getattr(make(), start)(X[:40]).partial_fit(X[40:])
+    found = through_a_file(mvae, path)
+    assert_same_model(found, mvae, X)
+    assert found._training.values == mvae._training.values
+    assert_same_arrays(found._training.arrays, mvae._training.arrays)
+    assert_same_arrays(
+        found.partial_fit(X[:30])._state.arrays, mvae.partial_fit(X[:30])._state.arrays
+    )
+    assert_same_model(found, mvae, X, timed=False)
+    fresh = make().fit(X[:40])
+    found = through_a_file(fresh, path).partial_fit(X)
+    assert_same_model(found, fresh.partial_fit(X), X, timed=False)
+
+
+def test_a_pruned_model_returns(make, X, path):
+    mvae = make(k=3).fit(X)
+    pruned = mvae.prune(threshold=sorted(mvae.weights_)[1])
+    assert_same_model(through_a_file(pruned, path), pruned, X)
+
+
+def test_a_loaded_model_is_like_any_other(make, X, path):
+    mvae = make().fit(X).partial_fit(X)
+    found = through_a_file(mvae, path)
+    for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert_same_model(other, mvae, X)
+
+
+def test_a_loaded_model_can_be_saved_over_its_own_file(make, X, path):
+    """Its arrays are mapped from what it replaces."""
+    mvae = make().fit(X).partial_fit(X)
+    mvae.save(path)
+    before = path.read_bytes()
+    found = skmvae.load(path)
+    found.save(path)
+    # The order of the metadata is safetensors' affair, and another one each time.
+    assert len(path.read_bytes()) == len(before)
+    assert_same_model(found, mvae, X)
+    found = skmvae.load(path)
+    assert_same_model(found, mvae, X)
+    found.partial_fit(X).save(path)
+    assert_same_model(skmvae.load(path), mvae.partial_fit(X), X, timed=False)
+
+
+def test_training_a_loaded_model_does_not_change_its_file(make, X, path):
+    make().fit(X).partial_fit(X).save(path)
+    before = path.read_bytes()
+    skmvae.load(path).partial_fit(X).fit(X)
+    assert path.read_bytes() == before
+
+
+def test_a_file_is_as_large_as_the_weights(digits, path):
+    mvae = MVAETransformer(architecture=MLP((200,)), max_iter=1, random_state=0).fit(digits[0])
+    mvae.save(path)
+    weights = sum(array.nbytes for array in mvae._state.arrays.values())
+    assert weights <= path.stat().st_size <= 1.1 * weights
+
+
+def test_loading_and_saving_change_nothing_of_the_model(make, X, path):
+    mvae = make().fit(X).partial_fit(X)
+    before = pickle.dumps(mvae)
+    through_a_file(mvae, path).partial_fit(X)
+    assert pickle.dumps(mvae) == before
+
+
+def test_an_unfitted_estimator_cannot_be_saved(make, path):
+    with pytest.raises(NotFittedError):
+        make().save(path)
+    assert not path.exists()
+
+
+def test_a_subclass_cannot_be_saved(make, X, path):
+    class Mine(MVAETransformer):
+        pass
+
+    mvae = make().fit(X)
+    mvae.__class__ = Mine
+    with pytest.raises(TypeError, match="not a Mine; save that with joblib"):
+        mvae.save(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"random_state": np.random.RandomState(0)}, r"random_state=RandomState\(MT19937\)"),
+        ({"architecture": MLP({8})}, r"architecture__hidden_layer_sizes=\{8\}"),
+        ({"architecture": Narrow(inner=Narrow(inner=print))}, "architecture__inner__inner=<built"),
+        ({"beta": 1j}, "beta=1j"),
+        ({"tol": math.inf}, "tol"),
+    ],
+    ids=["RandomState", "set", "nested function", "complex", "infinity"],
+)
+def test_what_a_file_cannot_hold_is_refused_by_name(make, X, path, params, named):
+    path.write_bytes(b"old")
+    mvae = make().fit(X).set_params(**params)
+    with pytest.raises(ValueError, match=named):
+        mvae.save(path)
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_architecture_of_ones_own_has_to_be_trusted(make, X, path):
+    mvae = make(architecture=Narrow((8,), inner=MLP((3,)))).fit(X)
+    mvae.save(path)
+    for trusted in ((), ["elsewhere.Narrow"], [f"{__name__}.Other"]):
+        with pytest.raises(ValueError, match=f"its architecture is '{NARROW}'") as raised:
+            skmvae.load(path, trusted=trusted)
+        assert str(path) in str(raised.value)
+        assert f"trusted=['{NARROW}']" in str(raised.value)
+    found = skmvae.load(path, trusted=[NARROW])
+    assert type(found.architecture) is type(found._state.architecture) is Narrow
+    assert found.get_params()["architecture__inner__hidden_layer_sizes"] == (3,)
+    assert_same_model(found, mvae, X)
+
+
+def test_an_architecture_that_cannot_be_found_again_is_not_saved(make, X, path):
+    class Local(MLP):
+        pass
+
+    mvae = make(architecture=Local((8,))).fit(X)
+    with pytest.raises(ValueError, match="Local"):
+        mvae.save(path)
+    assert not path.exists()
+
+
+def bits_of(X):
+    return (np.asarray(X) > 0).astype(np.float64)
+
+
+def make_kept():
+    """Write the files under tests/models; only ever by the version that is in their names.
+
+    In the folder tests: python -c "import test_models; test_models.make_kept()"
+    """
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    params = {"k": 2, "latent_dim": 2, "max_iter": 2, "random_state": 0}
+    mvae = MVAETransformer(architecture=MLP((8,)), **params)
+    mvae.fit(frame).partial_fit(frame).save(KEPT / "v0_1_gaussian.safetensors")
+    images = bits_of(np.random.default_rng(1).normal(size=(60, 16)))
+    conv = Conv((1, 4, 4), (2, 3), strides=(2, 1))
+    mvae = MVAETransformer(likelihood="bernoulli", architecture=conv, **params)
+    mvae.fit(images).save(KEPT / "v0_1_bernoulli_conv.safetensors")
+
+
+# What the version that wrote a file said of it: its checksum, codes of three rows, weights_.
+AS_WRITTEN = {
+    "v0_1_gaussian": (
+        "15f2b7ba5ade4ad553b9cd866281e6b32e5769d372f115c1536e25f54801ba9d",
+        [
+            [0.4149939, -0.18973536, 0.90479972, 0.88161425],
+            [-0.03112131, -0.09608704, 0.48949446, 0.1481529],
+            [-1.09506209, -0.40951801, 0.51601904, 0.446981],
+        ],
+        [0.57640915, 0.42359085],
+    ),
+    "v0_1_bernoulli_conv": (
+        "8c61c060ee15966d3fbe3f82aaaa878728dcddb716927f529c7ee77201626ff6",
+        [
+            [-0.15959795, -0.04864693, -0.28222714, -0.04184884],
+            [0.26487281, 0.0708083, 0.05098625, -0.16115221],
+            [0.91260741, -0.00762302, 0.09970695, -0.01292557],
+        ],
+        [0.47087896, 0.52912104],
+    ),
+}
+
+
+def three_rows(mvae):
+    X = np.linspace(-1.0, 1.0, 3 * mvae.n_features_in_).reshape(3, -1)
+    if mvae.likelihood == "bernoulli":
+        return bits_of(X)
+    return pd.DataFrame(X, columns=list("abcde"))
+
+
+def test_every_kept_file_is_tested():
+    assert {path.name for path in KEPT.iterdir()} == {f"{n}.safetensors" for n in AS_WRITTEN}
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_a_kept_file_is_the_one_that_its_version_wrote(name):
+    """Another one in its place would test nothing."""
+    path = KEPT / f"{name}.safetensors"
+    assert path.stat().st_size < 30_000
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    assert metadata["sha256"] == AS_WRITTEN[name][0]
+    assert json.loads(metadata["about"]) == {
+        "kind": "skmvae model",
+        "format_version": 1,
+        "skmvae_version": "0.1.0",
+    }
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_a_kept_file_gives_what_it_gave(name, path):
+    mvae = skmvae.load(KEPT / f"{name}.safetensors")
+    _, codes, weights = AS_WRITTEN[name]
+    rows = three_rows(mvae)
+    np.testing.assert_allclose(mvae.transform(rows), codes, rtol=1e-4)
+    np.testing.assert_allclose(mvae.weights_, weights, rtol=1e-4)
+    found = through_a_file(mvae, path)
+    np.testing.assert_array_equal(found.transform(rows), mvae.transform(rows))
+    n_iter = mvae.n_iter_
+    assert mvae.partial_fit(rows).n_iter_ == n_iter + 1
+    np.testing.assert_allclose(mvae.transform(rows), codes, atol=0.2)  # a step further
+
+
+def test_the_kept_gaussian_model_is_all_that_was_saved():
+    mvae = skmvae.load(KEPT / "v0_1_gaussian.safetensors")
+    assert parameters(mvae) == parameters(
+        MVAETransformer(2, 2, architecture=MLP((8,)), max_iter=2, random_state=0)
+    )
+    assert list(mvae.feature_names_in_) == list("abcde")
+    assert mvae.n_iter_ == 3
+    losses = [11.421406302849453, 11.065231715639431, 9.988415813942751]
+    assert mvae.history_["loss"] == losses
+    assert mvae._training.values["steps"] == 2  # of partial_fit, which began anew after fit
+    assert math.isclose(mvae.noise_variance_, 1.0855852124655774)
+
+
+def test_the_kept_bernoulli_model_is_all_that_was_saved():
+    mvae = skmvae.load(KEPT / "v0_1_bernoulli_conv.safetensors")
+    conv = Conv((1, 4, 4), (2, 3), strides=(2, 1))
+    assert parameters(mvae) == parameters(
+        MVAETransformer(2, 2, likelihood="bernoulli", architecture=conv, max_iter=2, random_state=0)
+    )
+    assert not hasattr(mvae, "feature_names_in_")
+    assert not hasattr(mvae, "_training")
+    assert mvae.noise_variance_ is None
+    assert mvae.scale_ == 1.0

@@ -1,0 +1,229 @@
+"""A file is the old one or the new one, whatever happens between them."""
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from skmvae._files import writing
+from skmvae._files.writing import write_whole
+
+resource = pytest.importorskip("resource", reason="limits and signals are those of POSIX")
+
+# A writer that stops when all is written but not yet in its place. It reads the one module that it
+# needs, so that it starts in a moment. fsync is the last call before the file takes its place.
+WRITER = """
+import importlib.util, os, signal, sys
+from pathlib import Path
+# A job that a shell starts in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+spec = importlib.util.spec_from_file_location("writing", sys.argv[1])
+writing = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(writing)
+fsync = os.fsync
+def stop(descriptor):
+    fsync(descriptor)
+    os.fsync = fsync
+    print("written", flush=True)
+    sys.stdin.readline()
+os.fsync = stop
+writing.write_whole(Path(sys.argv[2]), b"of the other")
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file"
+
+
+@pytest.fixture
+def other_writer(path):
+    """Another process that has written all to ``path``, but not put it there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, writing.__file__, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "written\n", process.stderr.read()
+        yield process
+        process.kill()
+
+
+def names(path):
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+@contextlib.contextmanager
+def no_file_larger_than(n_bytes):
+    """What the system calls EFBIG, for the whole process; Python ignores the signal of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("data", [b"", b"new", bytes(range(256)) * 5000])
+def test_the_data_is_there_and_nothing_else(path, data):
+    write_whole(path, data)
+    assert path.read_bytes() == data
+    assert names(path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["file", "größe 模型.safetensors", ".hidden", "a" * 200])
+def test_a_file_of_any_name_is_replaced(tmp_path, name):
+    write_whole(tmp_path / name, b"long and old")
+    write_whole(tmp_path / name, b"new")
+    assert (tmp_path / name).read_bytes() == b"new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_relative_path_is_one_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_whole(type(tmp_path)("file"), b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_who_has_the_old_file_open_keeps_it(path):
+    """Weights are mapped from a file that may be replaced."""
+    path.write_bytes(b"old")
+    with path.open("rb") as file:
+        write_whole(path, b"new")
+        assert file.read() == b"old"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_permission_bits_follow_the_umask(path, umask):
+    before = os.umask(umask)
+    try:
+        write_whole(path, b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_a_link(tmp_path, exists):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "target", tmp_path / "link"
+    link.symlink_to("there/target")
+    if exists:
+        target.write_bytes(b"old")
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert names(target) == ["target"]
+
+
+def test_a_link_to_itself_is_an_error_of_the_system(path):
+    path.symlink_to("file")
+    with pytest.raises(OSError, match="file"):
+        write_whole(path, b"new")
+    assert path.is_symlink()
+
+
+def test_what_is_not_a_file_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(OSError, match=name):
+            write_whole(tmp_path / name, b"new")
+    assert (tmp_path / "folder").is_dir()
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_whole(tmp_path / "nowhere" / "file", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [0, 1, 4096, 99_999])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_what_was_there(path, limit, exists):
+    if exists:
+        path.write_bytes(b"old")
+    with no_file_larger_than(limit), pytest.raises(OSError, match="File too large"):
+        write_whole(path, bytes(100_000))
+    assert names(path) == ["file"] * exists
+    assert not exists or path.read_bytes() == b"old"
+    write_whole(path, bytes(100_000))
+    assert path.read_bytes() == bytes(100_000)
+
+
+def test_ctrl_c_leaves_what_was_there(path, other_writer):
+    path.write_bytes(b"old")
+    assert len(names(path)) == 2
+    other_writer.send_signal(signal.SIGINT)
+    _, errors = other_writer.communicate(timeout=60)
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert names(path) == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_what_a_killed_writer_left_is_deleted_by_the_next(path, other_writer):
+    path.write_bytes(b"old")
+    other_writer.kill()
+    other_writer.wait()
+    assert path.read_bytes() == b"old"
+    assert len(names(path)) == 2, "there is nothing to delete"
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(path) == ["file"]
+
+
+def test_a_living_writer_is_left_to_end(path, other_writer):
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert len(names(path)) == 2
+    assert other_writer.communicate("\n", timeout=60) == ("done\n", "")
+    assert path.read_bytes() == b"of the other"
+    assert names(path) == ["file"]
+
+
+def test_leftovers_of_other_files_are_not_touched(path):
+    others = [".files.unfinished-1", ".other.unfinished-1", "file.unfinished-1", ".file.tmp"]
+    for name in [*others, ".file.unfinished-1", ".file.unfinished-2"]:
+        (path.parent / name).write_bytes(b"half")
+    write_whole(path, b"new")
+    assert names(path) == sorted([*others, "file"])
+
+
+def test_many_writers_of_one_file_all_succeed(path):
+    """Each writes one letter, and the file is always that of one of them."""
+    sizes, errors, start = [1, 5000, 100_000], [], threading.Barrier(7)
+
+    def write(letter):
+        start.wait()
+        try:
+            for i in range(40):
+                write_whole(path, letter * sizes[i % 3])
+        except OSError as error:
+            errors.append(error)
+
+    write_whole(path, b"first")
+    writers = [threading.Thread(target=write, args=(bytes([65 + i]),)) for i in range(6)]
+    for writer in writers:
+        writer.start()
+    start.wait()
+    found = set()
+    while any(writer.is_alive() for writer in writers):
+        data = path.read_bytes()
+        found.add((len(data), len(set(data))))
+    for writer in writers:
+        writer.join()
+    assert found <= {(5, 5), *((size, 1) for size in sizes)}
+    assert not errors
+    assert names(path) == ["file"]
