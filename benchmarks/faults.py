@@ -1,0 +1,47 @@
+"""The tests of tests/faults with many trials each; what docs/reliability.md says was run.
+
+    python benchmarks/faults.py
+
+Takes about half an hour on two cores. Prints what pytest prints, and keeps the number of tests
+that passed, were skipped or failed, and the seconds, of each file.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+from machine import print_machine, save
+
+ROOT = Path(__file__).parents[1]
+TRIALS = {
+    "SKMVAE_TRIALS": 40,  # signals and kills, of each kind
+    "SKMVAE_FLIPS": 500,  # bits, of a model file and of a checkpoint
+    "SKMVAE_CALLS": 200,  # of each of 8 threads
+    "SKMVAE_EXAMPLES": 300,  # rows that hypothesis makes up, for each method
+    "SKMVAE_SOAK": 2000,  # rounds of fit, save, load and partial_fit
+}
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        environment = os.environ | {name: str(number) for name, number in TRIALS.items()}
+        command = [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={report}"]
+        result = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    figures = {"machine": print_machine(), "trials": TRIALS}
+    for name in sorted({case.get("classname") for case in cases}):
+        of_file = [case for case in cases if case.get("classname") == name]
+        outcomes = Counter(case[0].tag if len(case) else "passed" for case in of_file)
+        seconds = round(sum(float(case.get("time")) for case in of_file))
+        figures[name.rpartition(".")[2]] = {**outcomes, "seconds": seconds}
+    save("faults", figures)
+    sys.exit(result.returncode)
+
+
+if __name__ == "__main__":
+    main()
