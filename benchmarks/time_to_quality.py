@@ -161,12 +161,12 @@ def search(_):
             pipe, many, resource="mvae__max_iter", min_resources=4, max_resources=36, cv=3
         )
 
-    measured("search, now", lambda: of_search(readme, {"max_iter": 12}))
+    measured("search, now", lambda: of_search(readme, {"max_iter": 15}))
     measured("search, before", lambda: of_search(readme, BEFORE | {"max_iter": 20}))
-    measured("search of C", lambda: of_search(classifier, {"max_iter": 12}))
+    measured("search of C", lambda: of_search(classifier, {"max_iter": 15}))
     with tempfile.TemporaryDirectory() as cache:
         measured(
-            "search of C, memory", lambda: of_search(classifier, {"max_iter": 12}, memory=cache)
+            "search of C, memory", lambda: of_search(classifier, {"max_iter": 15}, memory=cache)
         )
     measured("search of nine, grid", lambda: of_search(grid, {"max_iter": 36}))
     measured("search of nine, halving", lambda: of_search(halving, {"max_iter": 36}))
@@ -191,7 +191,7 @@ def jobs(_):
     torch.set_num_threads(2)
     X, y = load_digits(return_X_y=True)
     pipe = Pipeline(
-        [("mvae", MVAETransformer(k=4, max_iter=12, random_state=0)), ("svm", LinearSVC())]
+        [("mvae", MVAETransformer(k=4, max_iter=15, random_state=0)), ("svm", LinearSVC())]
     )
 
     def by_the_clock(n_jobs):

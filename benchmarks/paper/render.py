@@ -446,7 +446,7 @@ def times_of_searches():
     """Seconds and the best score."""
     times = Times()
     names = {
-        "search, now": "README, 12 epochs",
+        "search, now": "README, 15 epochs",
         "search, before": "README, before, 20 epochs",
         "search of C": "four values of the SVM's C",
         "search of C, memory": "the same, `Pipeline(memory=...)`",

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from .._machine.rows import ScaledRows
-from .._machine.runtime import finish, gradients, keep_freed_memory
+from .._machine.runtime import check_not_forked, finish, gradients, keep_freed_memory
 from .._model.network import MixtureVAE
 from .._state import TrainingState, to_arrays, to_tensors
 from .epoch import DivergenceError, Trainer, TrainingSettings
@@ -72,6 +72,7 @@ def train(
     if it has weights alone, those are the weights to begin with, and to improve on. ``keep`` is
     called after each epoch.
     """
+    check_not_forked()
     keep_freed_memory()
     trainer = Trainer(network, rows, settings, n_training=len(training), seed=seed)
     progress, interruption = Progress(), None

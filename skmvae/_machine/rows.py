@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from scipy import sparse
 from torch import Tensor
 
-from .runtime import no_gradients, torch_dtype
+from .runtime import check_not_forked, no_gradients, torch_dtype
 
 # Work in blocks takes no more rows at a time than this, and no more than make this many values in
 # one array: memory is bounded by it. A GPU needs large blocks to be busy.
@@ -132,6 +132,7 @@ def map_blocks(
     function: Callable[[Tensor], Tensor], rows: ScaledRows, out: np.ndarray, *, values_a_row: int
 ) -> np.ndarray:
     """Fill ``out`` (n, ...) with ``function`` of ``rows``, which makes ``values_a_row`` at most."""
+    check_not_forked()
     filled = torch.from_numpy(out)
     for block in row_blocks(len(rows), values_a_row, rows.device.type):
         result = function(rows[block])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,9 @@ Result = TypeVar("Result")
 # torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and AMD's
 # AVX-512, on Arm by its documentation alone.
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
+
+# The process in which this package has computed in more than one thread. A fork copies it.
+_computed_in: int | None = None
 
 
 def resolve_device(device: str) -> torch.device:
@@ -98,6 +102,24 @@ def matrix_products(precision: str, device: torch.device) -> torch.autocast:
 def torch_dtype(dtype: DTypeLike) -> torch.dtype:
     """float32 or float64, as torch has it."""
     return {"float32": torch.float32, "float64": torch.float64}[np.dtype(dtype).name]
+
+
+def check_not_forked() -> None:
+    """RuntimeError in a process forked from one that has computed in threads, which are not there.
+
+    torch would wait for them for ever.
+    """
+    global _computed_in
+    if torch.get_num_threads() == 1:
+        return
+    if _computed_in not in (None, os.getpid()):
+        raise RuntimeError(
+            "This process was forked from one that has computed in several threads, and torch "
+            "would wait here for those that were not forked. Start processes with joblib's loky (the "
+            "default of n_jobs) or multiprocessing's 'spawn', or call torch.set_num_threads(1) "
+            "in them first."
+        )
+    _computed_in = os.getpid()
 
 
 @contextmanager
