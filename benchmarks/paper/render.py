@@ -388,7 +388,8 @@ class Times:
 
     def fits_on_mnist(self):
         found = (re.match(r"mnist, ((?:now|before), \d+ epochs)", name) for name in self._figures)
-        return list(dict.fromkeys(match[1] for match in found if match))
+        names = {match[1] for match in found if match}
+        return sorted(names, key=lambda n: (n.startswith("before"), int(n.split()[1])))
 
     def cell(self, start, key, digits):
         return _cell(self.values(start, key), digits)

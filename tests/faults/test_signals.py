@@ -86,6 +86,12 @@ class Delays:
             yield share * self._seconds
 
 
+def outcome(in_time):
+    """What a job returns of its trials."""
+    print(f"{sum(in_time)} of {len(in_time)} in time")
+    return {"in_time": np.array(in_time)}
+
+
 # The jobs.
 
 
@@ -112,8 +118,7 @@ def interrupt_fits(trials, seed, **params):
         else:
             assert mvae.n_iter_ in (n_reported, n_reported + 1)
             assert differences(found, expected(mvae.n_iter_)) == []
-    print(f"{sum(in_time)} of {len(in_time)} in time")
-    return {"in_time": np.array(in_time)}
+    return outcome(in_time)
 
 
 def interrupt_partial_fits(trials, seed):
@@ -131,8 +136,7 @@ def interrupt_partial_fits(trials, seed):
         assert differences(found, after) == [] or (
             in_time[-1] and differences(found, before) == []
         ), (differences(found, after), differences(found, before))
-    print(f"{sum(in_time)} of {len(in_time)} in time")
-    return {"in_time": np.array(in_time)}
+    return outcome(in_time)
 
 
 def interrupt_saves(trials, seed, folder):
@@ -150,8 +154,7 @@ def interrupt_saves(trials, seed, folder):
         else:
             assert in_time[-1]
             assert differences(found, contents(old)) == []
-    print(f"{sum(in_time)} of {len(in_time)} in time")
-    return {"in_time": np.array(in_time)}
+    return outcome(in_time)
 
 
 def interrupt_fits_with_checkpoints(trials, seed, folder):
@@ -168,8 +171,7 @@ def interrupt_fits_with_checkpoints(trials, seed, folder):
         reporter.n_epochs = 0
         assert differences(contents(mvae.fit(X)), expected) == []
         assert reporter.n_epochs == params["max_iter"] - saved
-    print(f"{sum(in_time)} of {len(in_time)} in time")
-    return {"in_time": np.array(in_time)}
+    return outcome(in_time)
 
 
 def interrupt_searches(trials, seed, folder):
@@ -182,8 +184,7 @@ def interrupt_searches(trials, seed, folder):
         assert names_of_unfinished(folder) == []
         assert differences(search(folder, 3), expected) == []
         assert saved_epochs(folder) == [3] * 5
-    print(f"{sum(in_time)} of {len(in_time)} in time")
-    return {"in_time": np.array(in_time)}
+    return outcome(in_time)
 
 
 # The tests.
