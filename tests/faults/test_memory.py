@@ -106,14 +106,6 @@ def sample(mvae):
     return lambda: mvae.sample(len(ROWS))
 
 
-def reconstruct_wide_rows(mvae):
-    """Of a single row the decoders make 38 MB."""
-    X = np.random.default_rng(0).normal(size=(4, 300_000))
-    wide = small(k=16, latent_dim=1, architecture=MLP((1,))).fit(X)
-    wide.reconstruct(X)
-    return lambda: wide.reconstruct(X)
-
-
 # Jobs, each of which runs in a process of its own.
 
 
@@ -215,7 +207,6 @@ def test_where_memory_runs_out_fit_says_what_helps_and_an_earlier_fit_is_whole(
         "reconstruct",
         "inverse_transform",
         "sample",
-        "reconstruct_wide_rows",
     ],
 )
 def test_where_memory_runs_out_at_rest_the_error_says_so_and_the_fit_is_whole(use, start):
