@@ -24,9 +24,20 @@ def write_whole(path: Path, data: bytes) -> None:
     if os.path.lexists(path) and not path.is_file():
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     _delete_abandoned(path)
-    temporary, file = _create(path)
+    while not _write(path, data):
+        pass  # another writer has taken the new file for an abandoned one
+    _flush_folder(path.parent)
+
+
+def _write(path: Path, data: bytes) -> bool:
+    """Whether ``data`` is at ``path`` now; not if the file was deleted before it was locked."""
+    # Named before it is made, so that Ctrl-C at any place leaves none.
+    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
     try:
-        with file:
+        with temporary.open("xb") as file:
+            _lock(file)
+            if not os.fstat(file.fileno()).st_nlink:
+                return False
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -37,18 +48,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
-
-
-def _create(path: Path) -> tuple[Path, BinaryIO]:
-    """A file beside ``path`` that is locked, so that it is not taken for an abandoned one."""
-    while True:
-        temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
-        file = temporary.open("xb")
-        _lock(file)
-        if os.fstat(file.fileno()).st_nlink:
-            return temporary, file
-        file.close()  # deleted by another writer before it was locked
+    return True
 
 
 def _prefix(path: Path) -> str:
