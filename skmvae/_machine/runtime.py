@@ -115,9 +115,9 @@ def check_not_forked() -> None:
     if _computed_in not in (None, os.getpid()):
         raise RuntimeError(
             "This process was forked from one that has computed in several threads, and torch "
-            "would wait here for those that were not forked. Start processes with joblib's loky (the "
-            "default of n_jobs) or multiprocessing's 'spawn', or call torch.set_num_threads(1) "
-            "in them first."
+            "would wait here for those that were not forked. Start processes with joblib's loky "
+            "(the default of n_jobs) or multiprocessing's 'spawn', or call "
+            "torch.set_num_threads(1) in them first."
         )
     _computed_in = os.getpid()
 
