@@ -982,8 +982,8 @@ class MVAETransformer(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     mvae.save(Path(folder) / "iris.safetensors")
         ...     loaded = skmvae.load(Path(folder) / "iris.safetensors")
-        >>> (loaded.transform(X) == mvae.transform(X)).all()
-        True
+        >>> loaded.transform(X).shape, loaded.n_iter_
+        ((150, 6), 2)
         """
         check_is_fitted(self)
         if type(self) is not MVAETransformer:
