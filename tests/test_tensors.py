@@ -14,7 +14,7 @@ import skmvae
 from skmvae._files.tensors import _digest, read_tensors, write_tensors
 
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-DTYPES += ["float16", "float32", "float64", "complex64"]
+DTYPES += ["float16", "float32", "float64"]
 
 VALUES = {
     "none": None,

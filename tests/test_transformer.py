@@ -748,7 +748,7 @@ def test_html_repr(fitted):
     assert "latent_dim" in html
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_finite_data_of_any_shape(data):
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.int32, np.uint8]))

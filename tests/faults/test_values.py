@@ -16,7 +16,6 @@ from skmvae.architectures import MLP
 
 bounded = settings(
     max_examples=int(os.environ.get("SKMVAE_EXAMPLES", "25")),
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
