@@ -26,7 +26,14 @@ from ._fit.epoch import TrainingSettings
 from ._fit.schedules import ENDLESS
 from ._fit.training import Keeper, keep_nothing, train
 from ._inference import Inference
-from ._machine.rows import ScaledRows, fingerprint, is_constant, mean_and_scale
+from ._machine.group import ALONE, Group
+from ._machine.rows import (
+    ScaledRows,
+    fingerprint,
+    fingerprint_of_shards,
+    is_constant,
+    mean_and_scale,
+)
 from ._machine.runtime import (
     draw_seed,
     finish,
@@ -338,7 +345,6 @@ class MVAETransformer(
             params["architecture"] = MLP()
         return super().set_params(**params)
 
-    @with_callbacks
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train the mixture on X.
 
@@ -370,9 +376,18 @@ class MVAETransformer(
             If the memory of the GPU, or of the computer, does not suffice; the message says what
             helps.
         """
+        return self._fit_in(ALONE, X, y)
+
+    @with_callbacks
+    def _fit_in(self, group: Group, X: ArrayLike, y: Any) -> Self:
+        """Train with the other ranks of a group, on the rows of all, where X is this rank's."""
         check_parameters(self, ESTIMATOR_RULES)
-        task = FitTask(self, X, y)
-        return self._become(lambda twin: twin._fit(check_rows(twin, X, reset=True), task))
+        task = FitTask(self, X, y) if group.rank == 0 else FitTask()
+
+        def fit(twin: Self) -> KeyboardInterrupt | None:
+            return group.finish(twin._fit(check_rows(twin, X, reset=True), task, group))
+
+        return self._become(fit)
 
     @available_if(_trains_on_all_rows)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
@@ -439,20 +454,23 @@ class MVAETransformer(
             raise interruption
         return self
 
-    def _fit(self, X, task: FitTask) -> KeyboardInterrupt | None:
+    def _fit(self, X, task: FitTask, group: Group) -> KeyboardInterrupt | None:
         previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
-        state = self._untrained_state(X, previous)
+        state = self._untrained_state(X, previous, group)
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
         if self.checkpoint_dir is not None:
-            checkpoint = self._checkpoint(Path(self.checkpoint_dir), X, previous, seed)
-            keep = checkpoint.keep
-            if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
-                # Of random_state=None any seed will do, so the fit that was begun is this one.
-                start, seed = found, found.values["seed"]
+            data = fingerprint(X) if group.size == 1 else fingerprint_of_shards(X, group)
+            if group.rank == 0:
+                checkpoint = self._checkpoint(Path(self.checkpoint_dir), data, previous, seed)
+                keep = checkpoint.keep
+                if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
+                    # Of random_state=None any seed will do, so the fit that was begun is this one.
+                    start, seed = found, found.values["seed"]
+        start, seed = group.first((start, draw_seed(seed)))
         self.__dict__.pop("_training", None)
         continues = previous is not None
-        return self._train(X, state, start, draw_seed(seed), keep, task, continues=continues)
+        return self._train(X, state, start, seed, keep, task, group, continues=continues)
 
     def _partial_fit(self, X) -> KeyboardInterrupt | None:
         previous = self._state if self.__sklearn_is_fitted__() else None
@@ -461,7 +479,7 @@ class MVAETransformer(
                 "The first chunk of partial_fit sets the units of all that follow, but its rows "
                 f"({X.shape[0]}) are all the same. Begin with a chunk of rows that differ."
             )
-        state = self._untrained_state(X, previous)
+        state = self._untrained_state(X, previous, ALONE)
         memory = self.__dict__.get("_training")
         start = None if previous is None else TrainingState.of(previous, memory)
         seed = draw_seed(self.random_state)
@@ -472,7 +490,7 @@ class MVAETransformer(
             kept.append(make().between_fits())
 
         interruption = self._train(
-            X, state, start, seed, keep, FitTask(), continues=previous is not None, **changes
+            X, state, start, seed, keep, FitTask(), ALONE, continues=previous is not None, **changes
         )
         if interruption is not None and not kept:
             raise interruption  # after the weights, but before the moments that belong to them
@@ -480,16 +498,19 @@ class MVAETransformer(
         return interruption
 
     def _checkpoint(
-        self, folder: Path, X, previous: NetworkState | None, seed: int | None
+        self, folder: Path, data, previous: NetworkState | None, seed: int | None
     ) -> Checkpoint:
-        """The checkpoint of this fit: its name follows from all that the fit follows from."""
+        """The checkpoint of this fit: its name follows from all that the fit follows from.
+
+        ``data`` is the fingerprint of the rows.
+        """
         params = self.get_params(deep=False)
         for name in _NOT_OF_THE_FIT:
             del params[name]
         begin = None if previous is None else (previous, self.history_, self._split_seed)
         return Checkpoint(
             folder,
-            joblib.hash((__version__, params, seed, fingerprint(X), begin), coerce_mmap=True),
+            joblib.hash((__version__, params, seed, data, begin), coerce_mmap=True),
             int(self.max_iter),
             can_grow=self.learning_rate_schedule == "constant",
         )
@@ -502,6 +523,7 @@ class MVAETransformer(
         seed: int,
         keep: Keeper,
         task: FitTask,
+        group: Group,
         *,
         continues: bool,
         **changes: Any,
@@ -520,11 +542,13 @@ class MVAETransformer(
         if continues:
             split_seed = self._split_seed
         training, held_out = self._split(X.shape[0], split_seed)
+        n_training = sum(group.gather(len(training)))
         network = new_network(state, make_generator(network_seed, device), device)
 
-        def attributes(tensors, new_records) -> dict:
+        def attributes(tensors, new_records, group=ALONE) -> dict:
+            """Without a group ``weights_`` is of this rank's rows alone."""
             inference = Inference(state.holding(tensors), device)
-            fitted = _fitted_attributes(inference, [*records, *new_records], X)
+            fitted = _fitted_attributes(inference, [*records, *new_records], X, group)
             return self.__dict__ | fitted | {"_split_seed": split_seed}
 
         result = train(
@@ -532,7 +556,7 @@ class MVAETransformer(
             ScaledRows(X, state.mean, state.scale, device),
             training=training,
             held_out=held_out,
-            settings=replace(self._settings(state, device, len(training)), **changes),
+            settings=replace(self._settings(state, device, n_training, group), **changes),
             seed=training_seed,
             start=start,
             begin_epoch=task.begin_epoch,
@@ -540,20 +564,21 @@ class MVAETransformer(
                 lambda: attributes(kept.parameters, kept.records)
             ),
             keep=lambda make, is_last: keep(lambda: make().with_values(seed=seed), is_last),
+            group=group,
         )
         self.__dict__, late_interruption = finish(
-            lambda: attributes(network.state_dict(), result.records)
+            lambda: attributes(network.state_dict(), result.records, group)
         )
         task.end(lambda: self.__dict__)
         return result.interruption or late_interruption
 
-    def _untrained_state(self, X, previous: NetworkState | None) -> NetworkState:
+    def _untrained_state(self, X, previous: NetworkState | None, group: Group) -> NetworkState:
         """The shapes and the units of the network to train: those of a previous fit, or new."""
         if self.likelihood == "bernoulli":
             check_unit_interval(X)
             mean, scale = np.zeros(X.shape[1]), 1.0
         else:
-            mean, scale = mean_and_scale(X)
+            mean, scale = mean_and_scale(X, group)
         prior = self.weight_concentration_prior
         state = NetworkState(
             architecture=MLP() if self.architecture is None else clone(self.architecture),
@@ -584,7 +609,7 @@ class MVAETransformer(
         return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
 
     def _settings(
-        self, state: NetworkState, device: torch.device, n_training: int
+        self, state: NetworkState, device: torch.device, n_training: int, group: Group
     ) -> TrainingSettings:
         batch_size = self.batch_size
         if batch_size is None:
@@ -602,7 +627,7 @@ class MVAETransformer(
             learning_rate_schedule=self.learning_rate_schedule,
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
-            verbose=int(self.verbose),
+            verbose=int(self.verbose) if group.rank == 0 else 0,
         )
 
     def transform(self, X: ArrayLike) -> Any:  # a data frame after set_output
@@ -1081,7 +1106,9 @@ def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETra
     return mvae
 
 
-def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X) -> dict:
+def _fitted_attributes(
+    inference: Inference, records: list[dict[str, float]], X, group: Group
+) -> dict:
     """What ``fit`` leaves behind of a trained network and the records of its epochs."""
     state = inference.state
     return {
@@ -1091,7 +1118,7 @@ def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X)
         "noise_variance_": inference.noise_variance,
         "history_": _as_history(records),
         "n_iter_": len(records),
-        "weights_": inference.mean_weights(X),
+        "weights_": inference.mean_weights(X, group),
     }
 
 

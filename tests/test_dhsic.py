@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skmvae._model.dhsic import dhsic, log_rbf_gram, rbf_gamma
+from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, rbf_gamma, row_statistics
 
 CASE_A = [np.sin(np.arange(6 * d).reshape(6, d) * (j + 1) + j) for j, d in enumerate((1, 2, 3))]
 
@@ -16,6 +16,10 @@ def case_b():
     rng = np.random.RandomState(0)
     shared = rng.standard_normal((32, 20))
     return [0.5 * shared + rng.standard_normal((32, 20)) for _ in range(4)]
+
+
+def dhsic(log_gram):
+    return dhsic_of_rows(*row_statistics(log_gram))
 
 
 def statistic(codes, gamma=None, dtype=torch.float64):

@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from skmvae._fit.epoch import _clear_vanished_moments
 from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
-from skmvae._model.dhsic import dhsic, log_rbf_gram
+from skmvae._machine.group import Share
+from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from skmvae._model.distributions import dirichlet_kl, draw_normal, normal_kl
 from skmvae._model.network import Posterior, mix
 from skmvae._model.objective import log_likelihood_bound
@@ -296,7 +297,7 @@ def learning_rate(idea, step, n_steps):
 def loss(network, idea, x, step, n_steps, generator):
     with matrix_products("bfloat16", CPU):
         posterior = encode(network, idea, dropped(idea, x, step, n_steps, generator))
-        z = draw_normal(posterior.mean, posterior.std, generator)
+        z = draw_normal(posterior.mean, posterior.std, generator, Share.of_all(len(x)))
         output = network.decode(z)
     kl = normal_kl(posterior.mean, posterior.std)  # (K, B)
     log_prob = network.likelihood.log_prob(x, output)  # (K, B)
@@ -314,7 +315,7 @@ def loss(network, idea, x, step, n_steps, generator):
         total = total - idea.gate_learns * (r * w.log()).sum(0).mean()
     if idea.smooth:
         total = total + idea.smooth * roughness(network, idea, x, w.T.detach(), generator).mean()
-    return total + dhsic(log_rbf_gram(z))
+    return total + dhsic_of_rows(*row_statistics(log_rbf_gram(z)))
 
 
 def roughness(network, idea, x, weights, generator):

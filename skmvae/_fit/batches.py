@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,19 +22,22 @@ _N_STAGING_BUFFERS = 2
 class Batches(Protocol):
     """Where the steps of an epoch get their rows from.
 
-    ``over`` does what the host has to do for a batch and then yields its size; ``read`` gives its
-    rows, without the host, so that a captured graph can do it again.
+    ``over`` does what the host has to do for each batch of one of ``sizes``, and yields; ``read``
+    gives its rows, without the host, so that a captured graph can do it again.
     """
 
-    def over(self, order: np.ndarray) -> Iterator[int]: ...
+    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[None]: ...
 
     def read(self, size: int) -> Tensor: ...
 
 
 def batches_of(rows: ScaledRows, batch_size: int) -> Batches:
-    """On a CPU each batch is gathered from X; a GPU holds all rows if they fit, else is fed."""
+    """Of ``batch_size`` rows at most.
+
+    On a CPU each batch is gathered from X; a GPU holds all rows if they fit, else is fed.
+    """
     if rows.device.type == "cpu":
-        return HostBatches(rows, batch_size)
+        return HostBatches(rows)
     free_bytes, _ = torch.cuda.mem_get_info(rows.device)
     if rows.nbytes <= _RESIDENT_SHARE * free_bytes:
         return ResidentBatches(rows, batch_size)
@@ -44,14 +47,13 @@ def batches_of(rows: ScaledRows, batch_size: int) -> Batches:
 class HostBatches:
     """Batches gathered from X as they are needed."""
 
-    def __init__(self, rows: ScaledRows, batch_size: int) -> None:
+    def __init__(self, rows: ScaledRows) -> None:
         self._rows = rows
-        self._batch_size = batch_size
 
-    def over(self, order: np.ndarray) -> Iterator[int]:
-        for start in range(0, len(order), self._batch_size):
-            self._x = self._rows[order[start : start + self._batch_size]]
-            yield len(self._x)
+    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[None]:
+        for indices in np.split(order, np.cumsum(sizes)[:-1]):
+            self._x = self._rows[indices]
+            yield
 
     def read(self, size: int) -> Tensor:
         return self._x
@@ -61,17 +63,16 @@ class ResidentBatches:
     """Batches gathered on the device, which holds all rows, their order and the place in it."""
 
     def __init__(self, rows: ScaledRows, batch_size: int) -> None:
-        self._batch_size = min(batch_size, len(rows))
         self._rows = rows.on_device()
         self._order = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         self._place = torch.zeros((), dtype=torch.int64, device=rows.device)
-        self._offsets = torch.arange(self._batch_size, device=rows.device)
+        self._offsets = torch.arange(min(batch_size, len(rows)), device=rows.device)
 
-    def over(self, order: np.ndarray) -> Iterator[int]:
+    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[None]:
         self._order[: len(order)] = torch.from_numpy(order)
         self._place.zero_()
-        for start in range(0, len(order), self._batch_size):
-            yield min(self._batch_size, len(order) - start)
+        for _ in sizes:
+            yield
 
     def read(self, size: int) -> Tensor:
         indices = self._order.index_select(0, self._offsets[:size] + self._place)
@@ -84,8 +85,7 @@ class StreamedBatches:
 
     def __init__(self, rows: ScaledRows, batch_size: int) -> None:
         self._rows = rows
-        self._batch_size = min(batch_size, len(rows))
-        shape = (self._batch_size, rows.n_features)
+        shape = (min(batch_size, len(rows)), rows.n_features)
         self._x = torch.empty(shape, dtype=torch.float32, device=rows.device)
         self._staging = [
             (
@@ -95,16 +95,15 @@ class StreamedBatches:
             for _ in range(_N_STAGING_BUFFERS)
         ]
 
-    def over(self, order: np.ndarray) -> Iterator[int]:
-        for batch, start in enumerate(range(0, len(order), self._batch_size)):
+    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[None]:
+        for batch, indices in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
             staging, copied = self._staging[batch % _N_STAGING_BUFFERS]
             copied.synchronize()  # with the copy of two batches ago
-            indices = order[start : start + self._batch_size]
             size = len(indices)
             staging[:size] = self._rows.on_host(indices)
             self._x[:size].copy_(staging[:size], non_blocking=True)
             copied.record(torch.cuda.current_stream(self._x.device))
-            yield size
+            yield
 
     def read(self, size: int) -> Tensor:
         return self._x[:size]

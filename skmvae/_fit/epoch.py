@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._machine.group import ALONE, Group, Share, shares
 from .._machine.rows import ScaledRows
 from .._machine.runtime import make_generator, no_gradients
 from .._model.network import MixtureVAE
@@ -25,6 +26,8 @@ _VARIANCE_LEARNING_RATE_FACTOR = 10.0
 # Momentum of 1e-15 takes 300 batches without a gradient to become denormal with a beta of 0.85, a
 # second moment of 1e-30 takes 900 with 0.98.
 _BATCHES_BETWEEN_CLEARING = 256
+
+_LOOK_AT_OWN_ROWS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 class DivergenceError(ValueError):
@@ -57,7 +60,10 @@ class TrainingSettings:
 
 
 class Trainer:
-    """Trains a network on rows, epoch by epoch."""
+    """Trains a network on rows, epoch by epoch.
+
+    In a ``group`` each rank has rows of its own and, after every step, the same weights.
+    """
 
     def __init__(
         self,
@@ -67,39 +73,47 @@ class Trainer:
         *,
         n_training: int,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         self._network = network
         self._settings = settings
         self._seed = seed
+        self._group = group
+        _join(network, group)
         self._generator = make_generator(seed, rows.device)
         self._shuffler = np.random.default_rng(seed)
         self._optimizer = _make_optimizer(network, settings, rows.device)
         self._share = SCHEDULES[settings.learning_rate_schedule].share
-        self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
+        n_rows = sum(group.gather(n_training))
+        self._n_steps = settings.max_iter * math.ceil(n_rows / settings.batch_size)
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
         self._batches = batches_of(rows, settings.batch_size)
-        self._log = _TermsLog(math.ceil(len(rows) / settings.batch_size), rows.device)
+        n_rows = sum(group.gather(len(rows)))
+        self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
         self._graphed = (
             GraphedStep(self._optimizer.zero_grad, self._generator)
-            if rows.device.type == "cuda"
+            # A graph of a step has one place in the minibatch, and would have to hold what ranks
+            # say to each other.
+            if rows.device.type == "cuda" and group.size == 1
             else None
         )
 
     def run_epoch(self, training: np.ndarray, where: str) -> ObjectiveTerms:
         """Train on these rows in a new order; the terms of the loss, means over them."""
-        order = self._shuffler.permutation(training)
+        order = self._group.own_shuffler(self._shuffler).permutation(training)
+        self._dropout_generator = self._group.own_generator(self._generator)
         self._network.train()
         self._log.clear()
         self._learning_rates.clear()
-        sizes = []
-        for size in self._batches.over(order):
-            self._run_step(size)
-            sizes.append(size)
-            if len(sizes) % _BATCHES_BETWEEN_CLEARING == 0:
+        parts = shares(self._group, len(order), self._settings.batch_size)
+        batches = self._batches.over(order, [share.size for share in parts])
+        for i, (share, _) in enumerate(zip(parts, batches, strict=True), start=1):
+            self._run_step(share)
+            if i % _BATCHES_BETWEEN_CLEARING == 0:
                 _clear_vanished_moments(self._optimizer)
         _clear_vanished_moments(self._optimizer)
-        return self._log.means(sizes, where)
+        return self._log.means([share.total for share in parts], where)
 
     @property
     def learning_rate(self) -> float:
@@ -112,11 +126,11 @@ class Trainer:
         self._network.eval()
         self._log.clear()
         generator = make_generator(self._seed, self._generator.device)
-        sizes = []
-        for size in self._batches.over(held_out):
-            self._log.add(self._terms(self._batches.read(size), generator))
-            sizes.append(size)
-        return self._log.means(sizes, where)
+        parts = shares(self._group, len(held_out), self._settings.batch_size)
+        batches = self._batches.over(held_out, [share.size for share in parts])
+        for share, _ in zip(parts, batches, strict=True):
+            self._log.add(self._terms(share, generator))
+        return self._log.means([share.total for share in parts], where)
 
     def state(self) -> TrainingState:
         """What the next epoch follows from; on a CPU in the trainer's own memory, uncopied."""
@@ -153,12 +167,12 @@ class Trainer:
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
 
-    def _run_step(self, size: int) -> None:
+    def _run_step(self, share: Share) -> None:
         self._set_learning_rate()
         if self._graphed is None:
-            self._step(size)
+            self._step(share)
         else:
-            self._graphed(self._step, size)
+            self._graphed(self._step, share)
 
     def _set_learning_rate(self) -> None:
         """To the share at the middle of the step that comes: more than zero even for a lone one."""
@@ -171,26 +185,40 @@ class Trainer:
         self._learning_rates.append(share * self._settings.learning_rate)
         self._step_number += 1
 
-    def _step(self, size: int) -> None:
-        """One gradient step on the next ``size`` rows. Reads no value: a GPU would have to wait."""
-        x = self._batches.read(size)
-        terms = self._terms(x, self._generator, dropout_generator=self._generator)
+    def _step(self, share: Share) -> None:
+        """One gradient step on the next rows. Reads no value: a GPU would have to wait."""
+        terms = self._terms(share, self._generator, self._dropout_generator)
         self._optimizer.zero_grad()
         self._settings.loss(terms).backward()
+        self._group.add_gradients(self._network.parameters())
         self._optimizer.step()
         self._log.add(terms)
 
-    def _terms(self, x: Tensor, generator, dropout_generator=None) -> ObjectiveTerms:
+    def _terms(self, share: Share, generator, dropout_generator=None) -> ObjectiveTerms:
         return objective_terms(
             self._network,
-            x,
+            self._batches.read(share.size),
             objective=self._settings.objective,
             weight_concentration_prior=self._settings.weight_concentration_prior,
             kl_weight=self._settings.kl_weight,
             precision=self._settings.precision,
             generator=generator,
             dropout_generator=dropout_generator,
+            share=share,
         )
+
+
+def _join(network: MixtureVAE, group: Group) -> None:
+    """Let the layers that look at the whole minibatch know with whom it is shared."""
+    for name, module in network.named_modules():
+        if hasattr(module, "group"):
+            module.group = group
+        elif group.size > 1 and isinstance(module, _LOOK_AT_OWN_ROWS):
+            raise ValueError(
+                f"{name} of the architecture is a {type(module).__name__}, which would normalise "
+                "each rank's rows by themselves. Normalise by group.add(sum over the rows), where "
+                "group is an attribute of the layer that the fit sets."
+            )
 
 
 def _make_optimizer(
@@ -226,7 +254,8 @@ def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
 class _TermsLog:
     """The terms of every batch of an epoch on the device, read once: no synchronisation between."""
 
-    def __init__(self, n_batches: int, device: torch.device) -> None:
+    def __init__(self, n_batches: int, device: torch.device, group: Group) -> None:
+        self._group = group
         shape = (n_batches, len(ObjectiveTerms._fields))
         self._values = torch.empty(shape, dtype=torch.float32, device=device)
         self._batch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -241,7 +270,7 @@ class _TermsLog:
 
     def means(self, batch_sizes: list[int], where: str) -> ObjectiveTerms:
         """Means over all rows, as floats; DivergenceError if a term was ever not finite."""
-        values = self._values[: len(batch_sizes)].cpu().double().numpy()
+        values = self._group.add(self._values[: len(batch_sizes)]).cpu().double().numpy()
         failed = ~np.isfinite(values)
         if failed.any():
             # Once the weights are NaN every term is: the first one to fail is the one to name.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
+from typing import TypeVar
 
 import torch
+
+Batch = TypeVar("Batch", bound=Hashable)
 
 # PyTorch allows a process no more than one.
 _ONE_CAPTURE_AT_A_TIME = Lock()
@@ -22,7 +25,7 @@ _GENERATORS_ARE_REGISTERED = torch.__version__ < "2.14"
 
 
 class GraphedStep:
-    """A step as one CUDA graph for each size of batch, the smaller last one included.
+    """A step as one CUDA graph for each kind of batch, which is mostly one, and a smaller last one.
 
     Everything that changes between calls has to live on the device: the rows, the place in them,
     the state of ``generator``, the log of the terms. ``prepare`` is called before a capture; it
@@ -34,35 +37,35 @@ class GraphedStep:
         self._prepare = prepare
         self._generator = generator
         self._stream = torch.cuda.Stream(generator.device)
-        self._calls: Counter[int] = Counter()
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._calls: Counter[Hashable] = Counter()
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._captures = True
 
-    def __call__(self, step: Callable[[int], None], size: int) -> None:
-        """``step(size)``, which has to be the same step every time.
+    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
+        """``step(batch)``, which has to be the same step every time.
 
         It is not kept here: its owner keeps this object, and a cycle of the two would hold all
         that the step has on the device until Python's garbage collector happens to run.
         """
-        if self._captures and size not in self._graphs and self._calls[size] == _WARM_UP_CALLS:
-            self._try_to_capture(step, size)
-        if size in self._graphs:
-            self._graphs[size].replay()
+        if self._captures and batch not in self._graphs and self._calls[batch] == _WARM_UP_CALLS:
+            self._try_to_capture(step, batch)
+        if batch in self._graphs:
+            self._graphs[batch].replay()
         else:
-            self._calls[size] += 1
-            self._run_aside(step, size)
+            self._calls[batch] += 1
+            self._run_aside(step, batch)
 
-    def _run_aside(self, step: Callable[[int], None], size: int) -> None:
+    def _run_aside(self, step: Callable[[Batch], None], batch: Batch) -> None:
         """On the stream that captures, after what is queued and before what will be."""
         current = torch.cuda.current_stream(self._generator.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            step(size)
+            step(batch)
         current.wait_stream(self._stream)
 
-    def _try_to_capture(self, step: Callable[[int], None], size: int) -> None:
+    def _try_to_capture(self, step: Callable[[Batch], None], batch: Batch) -> None:
         try:
-            self._graphs[size] = self._capture(step, size)
+            self._graphs[batch] = self._capture(step, batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -79,7 +82,7 @@ class GraphedStep:
                 stacklevel=2,
             )
 
-    def _capture(self, step: Callable[[int], None], size: int) -> torch.cuda.CUDAGraph:
+    def _capture(self, step: Callable[[Batch], None], batch: Batch) -> torch.cuda.CUDAGraph:
         """Records the step; nothing is computed until the replay."""
         self._prepare()
         # On the device that is current a graph also makes what it takes for the generator.
@@ -87,10 +90,10 @@ class GraphedStep:
             graph = torch.cuda.CUDAGraph()
             if _GENERATORS_ARE_REGISTERED:
                 graph.register_generator_state(self._generator)
-            self._record(graph, step, size)
+            self._record(graph, step, batch)
         return graph
 
-    def _record(self, graph, step: Callable[[int], None], size: int) -> None:
+    def _record(self, graph, step: Callable[[Batch], None], batch: Batch) -> None:
         failure: BaseException | None = None
         try:
             with (
@@ -100,7 +103,7 @@ class GraphedStep:
                 torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 try:
-                    step(size)
+                    step(batch)
                 except BaseException as error:
                     failure = error
         finally:

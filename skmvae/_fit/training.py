@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from .._machine.group import ALONE, Group
 from .._machine.rows import ScaledRows
 from .._machine.runtime import check_not_forked, finish, gradients, keep_freed_memory
 from .._model.network import MixtureVAE
@@ -60,6 +61,7 @@ def train(
     begin_epoch: Callable[[], None] = lambda: None,
     end_epoch: Callable[[Progress], bool] = lambda progress: False,
     keep: Keeper = keep_nothing,
+    group: Group = ALONE,
 ) -> TrainingResult:
     """Train ``network`` in place on ``rows[training]``, until ``end_epoch`` asks to stop.
 
@@ -70,11 +72,11 @@ def train(
 
     ``start`` is the state that an earlier training was in, to go on from as if it had not stopped;
     if it has weights alone, those are the weights to begin with, and to improve on. ``keep`` is
-    called after each epoch.
+    called after each epoch. In a ``group`` each rank has rows of its own, and all end alike.
     """
     check_not_forked()
     keep_freed_memory()
-    trainer = Trainer(network, rows, settings, n_training=len(training), seed=seed)
+    trainer = Trainer(network, rows, settings, n_training=len(training), seed=seed, group=group)
     progress, interruption = Progress(), None
     try:
         if start is not None:
@@ -86,18 +88,21 @@ def train(
         while not _is_over(progress, settings):
             begin_epoch()
             record = _run_epoch(trainer, training, held_out, settings, len(progress.records) + 1)
+            record = group.first(record)
             progress = _advance(progress, network, record, settings.tol)
             if settings.verbose:
                 _report(progress.records, settings.max_iter)
-            stop = end_epoch(progress)
+            stop = group.first(end_epoch(progress))
             state = partial(_state_of, trainer, progress, has_best=len(held_out) > 0)
             keep(state, stop or _is_over(progress, settings))
             if stop:
                 break
+        group.gather(None)  # nobody goes on to the end before all have the last epoch
     except KeyboardInterrupt as error:
-        if progress.parameters is None:
+        settled = group.settle(progress, len(progress.records))
+        if settled is None or settled.parameters is None:
             raise
-        interruption = error
+        progress, interruption = settled, error
     kept = progress.parameters
     assert kept is not None  # max_iter >= 1
     _, late_interruption = finish(lambda: network.load_state_dict(kept))

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from scipy import sparse
 from torch import Tensor
 
+from .group import ALONE, Group
 from .runtime import check_not_forked, no_gradients, torch_dtype
 
 # Work in blocks takes no more rows at a time than this, and no more than make this many values in
@@ -88,21 +89,25 @@ def _dense(rows) -> np.ndarray:
     return rows.toarray() if sparse.issparse(rows) else rows
 
 
-def mean_and_scale(X) -> tuple[np.ndarray, float]:
-    """Column means (F,) and the root mean square of X - mean, in float64, without copying X."""
+def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
+    """Column means (F,) and the root mean square of X - mean, in float64, without copying X.
 
-    def blocks():
-        return (_dense(X[block]) for block in row_blocks(*X.shape))
+    Of the rows of all ranks, where X is this one's.
+    """
+
+    def mean_of(function):
+        """Mean over all rows of what ``function`` gives of a block of rows."""
+        sums = sum(function(_dense(X[block])).sum(axis=0) for block in row_blocks(*X.shape))
+        return sum(group.gather(sums)) / sum(group.gather(X.shape[0]))
 
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
-        first = _dense(X[:1])[0]
-        origin = first.astype(np.float64)
-        mean = origin + sum((block - origin).sum(axis=0) for block in blocks()) / X.shape[0]
-        variances = sum(np.square(block - mean).sum(axis=0) for block in blocks()) / X.shape[0]
+        origin = group.first(_dense(X[:1])[0].astype(np.float64))
+        mean = origin + mean_of(lambda block: block - origin)
+        variances = mean_of(lambda block: np.square(block - mean))
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
-    if not variances.any() and not is_constant(X):
+    if not variances.any() and not is_constant(X, group):
         raise ValueError(
             "X contains differences too small: their variance underflows dtype('float64'). "
             "Multiply X by a large number."
@@ -113,10 +118,29 @@ def mean_and_scale(X) -> tuple[np.ndarray, float]:
     return mean, 1.0 if has_no_spread else float(np.sqrt(variances.mean()))
 
 
-def is_constant(X) -> bool:
-    """Whether all rows are the same."""
-    first = _dense(X[:1])
-    return not any((_dense(X[block]) != first).any() for block in row_blocks(*X.shape))
+def is_constant(X, group: Group = ALONE) -> bool:
+    """Whether all rows, of all ranks, are the same."""
+    first = group.first(_dense(X[:1]))
+    differs = any((_dense(X[block]) != first).any() for block in row_blocks(*X.shape))
+    return not any(group.gather(differs))
+
+
+def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
+    """Sums of hashes of the rows of all ranks: the same whatever ranks have which of them.
+
+    Each row is hashed twice, by a random linear map of its 32-bit words modulo 2^64, and mixed.
+    """
+    n_words = X.shape[1] * X.dtype.itemsize // 4
+    rng = np.random.default_rng(n_words)
+    factors = rng.integers(2**64, size=(n_words, 2), dtype=np.uint64, endpoint=False) | 1
+    total = np.zeros(2, np.uint64)
+    for block in row_blocks(*X.shape):
+        words = np.ascontiguousarray(_dense(X[block])).view(np.uint32).astype(np.uint64)
+        hashes = words @ factors
+        hashes ^= hashes >> np.uint64(32)
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        total += (hashes ^ (hashes >> np.uint64(29))).sum(axis=0)
+    return tuple(sum(group.gather(total)).tolist())
 
 
 def fingerprint(X) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._machine.group import ALONE, Group
 from .layers import ComponentLinear
 
 
@@ -76,15 +77,20 @@ class ComponentConv2d(nn.Module):
 
 
 class ComponentBatchNorm(nn.Module):
-    """Batch normalisation of (B, K C, H, W); each channel of each component has its statistics."""
+    """Batch normalisation of (B, K C, H, W); each channel of each component has its statistics.
+
+    They are those of the rows that all of ``group`` have of the minibatch.
+    """
 
     MOMENTUM = 0.1
+    EPSILON = 1e-5
 
     mean: Tensor
     variance: Tensor
 
     def __init__(self, k: int, channels: int) -> None:
         super().__init__()
+        self.group: Group = ALONE
         self.weight = nn.Parameter(torch.empty(k, channels, dtype=torch.float32))
         self.bias = nn.Parameter(torch.empty(k, channels, dtype=torch.float32))
         self.register_buffer("mean", torch.empty(k, channels, dtype=torch.float32))
@@ -98,17 +104,41 @@ class ComponentBatchNorm(nn.Module):
         nn.init.ones_(self.variance)
 
     def forward(self, h: Tensor) -> Tensor:
+        if self.training and self.group.size > 1:
+            return self._over_ranks(h)
         # A single value has no variance.
         uses_batch = self.training and h.numel() > h.shape[1]
+        return self._normalise(h, self.mean.flatten(), self.variance.flatten(), uses_batch)
+
+    def _normalise(self, h: Tensor, mean: Tensor, variance: Tensor, uses_batch: bool) -> Tensor:
         return F.batch_norm(
             h,
-            self.mean.flatten(),
-            self.variance.flatten(),
+            mean,
+            variance,
             self.weight.flatten(),
             self.bias.flatten(),
             training=uses_batch,
             momentum=self.MOMENTUM,
+            eps=self.EPSILON,
         )
+
+    def _over_ranks(self, h: Tensor) -> Tensor:
+        """As torch does it, but that the statistics are sums over the ranks."""
+        h = h.float()
+        n_own = h.new_full((1,), h.numel() // h.shape[1])
+        sums = self.group.add(torch.cat([h.sum((0, 2, 3)), n_own]))
+        n = sums[-1]
+        mean = sums[:-1] / n
+        centred = h - mean.view(1, -1, 1, 1)
+        variance = self.group.add(centred.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            if n <= 1.0:
+                return self._normalise(h, self.mean.flatten(), self.variance.flatten(), False)
+            self.mean.lerp_(mean.view_as(self.mean), self.MOMENTUM)
+            unbiased = (variance * n / (n - 1.0)).view_as(self.variance)
+            self.variance.lerp_(unbiased, self.MOMENTUM)
+        scale = self.weight.flatten() * (variance + self.EPSILON).rsqrt()
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 class _ConvStack(nn.Module):

@@ -32,12 +32,6 @@ def log_rbf_gram(z: Tensor, gamma: float | None = None, *, rows: slice = slice(N
     return log_gram
 
 
-def dhsic(log_gram: Tensor) -> Tensor:
-    """Equation 13 as a V-statistic: log Gram matrices (K, n, n) -> scalar >= 0."""
-    joint_means, row_means = row_statistics(log_gram)
-    return dhsic_of_rows(joint_means, row_means)
-
-
 def row_statistics(log_gram: Tensor) -> tuple[Tensor, Tensor]:
     """mean_j prod_k G_kij (b,) and mean_j G_kij (K, b) of log Gram matrices (K, b, n).
 
@@ -50,7 +44,10 @@ def row_statistics(log_gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dhsic_of_rows(joint_means: Tensor, row_means: Tensor) -> Tensor:
-    """mean_ij prod_k G_k + prod_k mean_ij G_k - 2 mean_i prod_k mean_j G_k: (n,), (K, n)."""
+    """Equation 13 as a V-statistic, >= 0, of ``row_statistics`` of all rows: (n,), (K, n).
+
+    mean_ij prod_k G_k + prod_k mean_ij G_k - 2 mean_i prod_k mean_j G_k.
+    """
     joint = joint_means.mean()
     product = row_means.mean(-1).log().sum().exp()
     cross = row_means.log().sum(0).exp().mean()

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._machine.group import Share
 from .._machine.runtime import matrix_products
-from .dhsic import dhsic, log_rbf_gram
+from .dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
 from .network import MixtureVAE, Posterior
 
@@ -23,7 +24,10 @@ _TRANSPORT_ITERATIONS = 5
 
 
 class ObjectiveTerms(NamedTuple):
-    """The terms of the loss, each a mean over the rows of a batch, each minimised (in nats)."""
+    """The terms of the loss, each a mean over the rows of a batch, each minimised (in nats).
+
+    Where the batch is shared, what this process adds to each.
+    """
 
     reconstruction: Tensor
     kl_latent: Tensor
@@ -38,7 +42,10 @@ class ObjectiveTerms(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What an objective is made of: rows x (B, F), their posterior and the decoders' output."""
+    """What an objective is made of: rows x (B, F), their posterior and the decoders' output.
+
+    They are this process's ``share`` of the rows of the minibatch.
+    """
 
     network: MixtureVAE
     x: Tensor
@@ -47,6 +54,7 @@ class Batch(NamedTuple):
     weight_concentration_prior: float
     kl_weight: float
     generator: torch.Generator
+    share: Share
 
     @property
     def weights(self) -> Tensor:
@@ -76,28 +84,33 @@ def objective_terms(
     precision: str,
     generator: torch.Generator,
     dropout_generator: torch.Generator | None = None,
+    share: Share | None = None,
 ) -> ObjectiveTerms:
-    """One Monte Carlo estimate of the objective for the rows x (B, F).
+    """One Monte Carlo estimate of the objective for the rows x (B, F), all of the minibatch or not.
 
     ``precision`` is that of the networks' matrix products alone; the rest is in float32.
     """
+    share = share or Share.of_all(len(x))
     with matrix_products(precision, x.device):
         posterior = network.encode(x, dropout_generator)
-        z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
+        z = draw_normal(posterior.mean, posterior.std, generator, share)  # (K, B, d)
         output = network.decode(z, dropout_generator)  # (K, B, F)
-    batch = Batch(network, x, posterior, output, weight_concentration_prior, kl_weight, generator)
+    batch = Batch(
+        network, x, posterior, output, weight_concentration_prior, kl_weight, generator, share
+    )
     reconstruction, kl_latent, kl_weights = OBJECTIVES[objective](batch)
     return ObjectiveTerms(
-        reconstruction=reconstruction.mean(),
-        kl_latent=kl_latent.mean(),
-        kl_weights=kl_weights.mean(),
-        dhsic=_dependence(z),
+        reconstruction=reconstruction.sum() / share.total,
+        kl_latent=kl_latent.sum() / share.total,
+        kl_weights=kl_weights.sum() / share.total,
+        dhsic=_dependence(z, share),
     )
 
 
 def _averaged(batch: Batch):
     """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5."""
-    log_weights = draw_log_dirichlet(batch.posterior.concentration, batch.generator)
+    concentration = batch.share.whole(batch.posterior.concentration.unsqueeze(0)).squeeze(0)
+    log_weights = draw_log_dirichlet(concentration, batch.generator)[batch.share.rows]
     log_prob = batch.network.likelihood.averaged_log_prob(batch.x, batch.output, log_weights)
     return -log_prob, batch.kl_latent().mean(0), batch.kl_weights()
 
@@ -122,7 +135,8 @@ def _mixture(batch: Batch, foreign: float = 0.0):
     log_prob, kl_latent = batch.log_prob(), batch.kl_latent()
     with torch.no_grad():
         bound = log_prob - batch.kl_weight * kl_latent
-        log_r = balanced_log_softmax(bound / (_TEMPERATURE * batch.x.shape[-1]))
+        evidence = batch.share.whole(bound / (_TEMPERATURE * batch.x.shape[-1]))
+        log_r = balanced_log_softmax(evidence)[:, batch.share.rows]
         r = log_r.exp()
     kl_weights = (r * (log_r - batch.weights.log())).sum(0)
     return -(r * log_prob).sum(0), ((r + foreign * (1.0 - r)) * kl_latent).sum(0), kl_weights
@@ -153,12 +167,17 @@ OBJECTIVES = {
 }
 
 
-def _dependence(z: Tensor) -> Tensor:
-    """dHSIC of the codes z (K, B, d); 0 for one component and for fewer than 2 K rows."""
-    k, n_rows, _ = z.shape
-    if k == 1 or n_rows < 2 * k:
+def _dependence(z: Tensor, share: Share) -> Tensor:
+    """dHSIC of the codes z (K, B, d); 0 for one component and for fewer than 2 K rows.
+
+    Each process has its own rows of the Gram matrices, and an equal part of what they make.
+    """
+    k = len(z)
+    if k == 1 or share.total < 2 * k:
         return z.new_zeros(())
-    return dhsic(log_rbf_gram(z))
+    joint_means, row_means = row_statistics(log_rbf_gram(share.whole(z), rows=share.rows))
+    means = share.whole(torch.cat([joint_means.unsqueeze(0), row_means]))  # (1 + K, B)
+    return dhsic_of_rows(means[0], means[1:]) / share.group.size
 
 
 def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:
