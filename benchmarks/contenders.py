@@ -84,20 +84,21 @@ class Ours(Stepwise):
         network = new_network(state, make_generator(0, device), device)
         rows = ScaledRows(X, state.mean, state.scale, device)
         self._trainer = epoch.Trainer(network, rows, settings, n_training=len(X), seed=0)
-        self._sizes = self._endless_sizes(len(X))
+        self._shares = self._endless_shares(len(X))
 
-    def _endless_sizes(self, n_rows):
+    def _endless_shares(self, n_rows):
         shuffler = np.random.default_rng(0)
         while True:
             self._trainer._log.clear()
-            batches = self._trainer._batches.over(shuffler.permutation(n_rows))
-            for n, size in enumerate(batches, start=1):
-                yield size
+            self._trainer._dropout_generator = self._trainer._generator
+            order = shuffler.permutation(n_rows)
+            for n, share in enumerate(self._trainer._minibatches(order), start=1):
+                yield share
                 if n % epoch._BATCHES_BETWEEN_CLEARING == 0:
                     epoch._clear_vanished_moments(self._trainer._optimizer)
 
     def step(self):
-        self._trainer._run_step(next(self._sizes))
+        self._trainer._run_step(next(self._shares))
 
 
 class Obvious(Stepwise):

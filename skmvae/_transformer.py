@@ -464,7 +464,9 @@ class MVAETransformer(
             if group.rank == 0:
                 checkpoint = self._checkpoint(Path(self.checkpoint_dir), data, previous, seed)
                 keep = checkpoint.keep
-                if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
+                if found := checkpoint.read(
+                    lambda kept: check_training(kept, state, in_a_fit=True)
+                ):
                     # Of random_state=None any seed will do, so the fit that was begun is this one.
                     start, seed = found, found.values["seed"]
         start, seed = group.first((start, draw_seed(seed)))

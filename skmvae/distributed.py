@@ -5,31 +5,129 @@ from __future__ import annotations
 from typing import Any
 
 import joblib
+import numpy as np
 import torch.distributed as dist
 from numpy.typing import ArrayLike
 
-from ._machine.group import Ranks, ranks
+from ._machine.group import Group, ranks
 from ._machine.runtime import resolve_device
 from ._transformer import MVAETransformer
-from ._validation import ESTIMATOR_RULES, check_parameters, check_value, in_interval
+from ._validation import check_value, in_interval
 
 __all__ = ["fit"]
 
-# What may be another one on every rank; rank 0's counts.
-_OF_A_RANK = ("device", "random_state", "checkpoint_dir", "verbose")
+# May differ; but for the device, rank 0's counts.
+_OF_A_RANK = ("checkpoint_dir", "device", "random_state", "verbose")
 
 
 def fit(
     estimator: MVAETransformer, X: ArrayLike, y: Any = None, *, timeout: float = 600.0
 ) -> MVAETransformer:
     """Train an estimator on the rows that several processes have between them.
+
+    Called by every rank of the default group of ``torch.distributed``, which ``torchrun``, Ray
+    Train, Spark's ``TorchDistributor`` or a script of yours has started: each with the same
+    estimator and with rows of its own, its shard. A step is that of one process on the union of the
+    ranks' rows: a minibatch of ``batch_size`` rows has from each rank a part in proportion to its
+    shard. Units, ``weights_``, ``history_`` and early stopping are of the rows of all ranks. Every
+    rank ends with the same model, to the bit.
+
+    Rank 0's ``random_state`` counts; it alone prints, calls callbacks (who see ``weights_`` of its
+    shard during the fit), and reads and writes checkpoints. A fit that is started again goes on
+    from its checkpoint, with the same number of ranks or another; with the same it ends with
+    bitwise the model of one that was not interrupted.
+
+    If a rank fails, is interrupted (Ctrl-C) or dies, the fit ends on all of them. After Ctrl-C on
+    any of them all are fitted with the last finished epoch, as with ``MVAETransformer.fit``, and
+    raise KeyboardInterrupt; in the other cases the estimator stays as it was.
+
+    Parameters
+    ----------
+    estimator : MVAETransformer
+        Its parameters must be the same on every rank, but for ``device``, ``random_state``,
+        ``checkpoint_dir`` and ``verbose``.
+    X : {array-like, sparse matrix} of shape (n_samples_of_this_rank, n_features)
+        One row or more; shards may differ in size.
+    y : None
+        Ignored.
+    timeout : float, default=600
+        Seconds that a rank waits for the others when they have nothing to say. One that dies is
+        noticed at once; one that hangs, within twice this time.
+
+    Returns
+    -------
+    estimator : MVAETransformer
+        The same object, fitted.
+
+    Raises
+    ------
+    ValueError
+        If a parameter or X is not valid, or not alike on all ranks.
+    RuntimeError
+        If there is no process group, or if another rank has failed or died; the message names it.
+
+    See Also
+    --------
+    MVAETransformer.fit : In one process.
+
+    Examples
+    --------
+    A group of one, as ``torchrun --nproc-per-node 1`` would start it:
+
+    >>> import tempfile
+    >>> import torch.distributed as dist
+    >>> from sklearn.datasets import load_digits
+    >>> import skmvae.distributed
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=0, world_size=1)
+    ...     mvae = skmvae.MVAETransformer(k=2, latent_dim=3, max_iter=2)
+    ...     mvae = skmvae.distributed.fit(mvae, load_digits().data)
+    ...     dist.destroy_process_group()
+    >>> mvae.n_iter_
+    2
     """
+    if not isinstance(estimator, MVAETransformer):
+        raise TypeError(
+            f"skmvae.distributed.fit takes an MVAETransformer, not a {type(estimator).__name__}. "
+            "Fit that first, and what comes after it on its codes."
+        )
+    check_value("timeout", timeout, in_interval(0.0, np.inf, closed="neither"))
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError(
-            "skmvae.distributed.fit needs the process group of torch.distributed. Call "
-            "torch.distributed.init_process_group('gloo') first, in every process that "
-            "`python -m torch.distributed.run` has started."
+            "skmvae.distributed.fit works in a process group. Start the script with "
+            "`python -m torch.distributed.run --nproc-per-node 2` and call "
+            "torch.distributed.init_process_group('gloo') in it, or 'nccl' for GPUs."
         )
     with ranks(timeout) as group:
-        _check(estimator, X, group)
+        _check_backend(estimator.device)
+        _check_alike(estimator, X, group)
         return estimator._fit_in(group, X, y)
+
+
+def _check_backend(device: str) -> None:
+    if dist.get_backend() == "nccl" and resolve_device(device).type == "cpu":
+        raise ValueError(
+            f"device={device!r} is the CPU here, for which the group's backend 'nccl' has no "
+            "operations. Call init_process_group('gloo')."
+        )
+
+
+def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
+    """ValueError on every rank, naming one that has another parameter or other columns."""
+    params = estimator.get_params(deep=False)
+    own = {name: value for name, value in params.items() if name not in _OF_A_RANK}
+    own["the shape of a row of X"] = np.shape(X)[1:]
+    own["the columns of X"] = list(getattr(X, "columns", []))
+    own["the fit to go on from"] = getattr(estimator, "_state", None) if own["warm_start"] else None
+    described = {
+        name: (joblib.hash(value, coerce_mmap=True), repr(value)[:100])
+        for name, value in own.items()
+    }
+    first, *others = group.gather(described)
+    for rank, other in enumerate(others, start=1):
+        for name, (digest, value) in other.items():
+            if digest != first[name][0]:
+                raise ValueError(
+                    f"rank {rank} has another {name} than rank 0: {value} against "
+                    f"{first[name][1]}. Give every rank the same estimator and columns."
+                )

@@ -17,6 +17,7 @@ from skmvae._fit.epoch import (
     _TermsLog,
 )
 from skmvae._fit.schedules import SCHEDULES
+from skmvae._machine.group import ALONE
 from skmvae._model.objective import OBJECTIVES, ObjectiveTerms, objective_terms
 
 
@@ -30,9 +31,10 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
     trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, n_training=160, seed=0)
     trainer._batches = ResidentBatches(rows, 16)  # those of a GPU
     trainer._optimizer.step = lambda: None  # Adam on a CPU, unlike on a GPU, reads its step counts
+    trainer._dropout_generator = trainer._generator  # of an epoch
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for size in trainer._batches.over(np.arange(160)):
-            trainer._step(size)
+        for share in trainer._minibatches(np.arange(160)):
+            trainer._step(share)
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["aten::baddbmm"] > 10
     for name in ("item", "_local_scalar_dense", "is_nonzero", "nonzero"):
@@ -143,7 +145,7 @@ def test_a_trainer_goes_when_the_fit_is_over():
 
 
 def test_the_log_weights_batches_by_their_rows_and_starts_anew():
-    log = _TermsLog(3, torch.device("cpu"))
+    log = _TermsLog(3, torch.device("cpu"), ALONE)
     for values in ([1.0, 3.0], [5.0]):
         log.clear()
         for value in values:

@@ -227,7 +227,7 @@ def test_graphs_give_what_the_plain_step_gives(precision, objective):
     """The same draws, too: the generator goes on where the graph before left it."""
     weights, terms, trainer = trained(True, precision, objective=objective)
     expected_weights, expected_terms, _ = trained(False, precision, objective=objective)
-    assert sorted(trainer._graphed._graphs) == [4, 16]
+    assert sorted(share.size for share in trainer._graphed._graphs) == [4, 16]
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-3, atol=1e-4)
 
@@ -248,8 +248,8 @@ def test_an_epoch_of_replays_does_not_synchronise():
     try:
         with pytest.raises(RuntimeError, match="synchroniz"):
             torch.ones((), device="cuda").item()
-        for size in trainer._batches.over(order):
-            trainer._run_step(size)
+        for share in trainer._minibatches(order):
+            trainer._run_step(share)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

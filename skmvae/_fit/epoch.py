@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,14 +107,14 @@ class Trainer:
         self._network.train()
         self._log.clear()
         self._learning_rates.clear()
-        parts = shares(self._group, len(order), self._settings.batch_size)
-        batches = self._batches.over(order, [share.size for share in parts])
-        for i, (share, _) in enumerate(zip(parts, batches, strict=True), start=1):
+        sizes = []
+        for share in self._minibatches(order):
             self._run_step(share)
-            if i % _BATCHES_BETWEEN_CLEARING == 0:
+            sizes.append(share.total)
+            if len(sizes) % _BATCHES_BETWEEN_CLEARING == 0:
                 _clear_vanished_moments(self._optimizer)
         _clear_vanished_moments(self._optimizer)
-        return self._log.means([share.total for share in parts], where)
+        return self._log.means(sizes, where)
 
     @property
     def learning_rate(self) -> float:
@@ -126,11 +127,11 @@ class Trainer:
         self._network.eval()
         self._log.clear()
         generator = make_generator(self._seed, self._generator.device)
-        parts = shares(self._group, len(held_out), self._settings.batch_size)
-        batches = self._batches.over(held_out, [share.size for share in parts])
-        for share, _ in zip(parts, batches, strict=True):
+        sizes = []
+        for share in self._minibatches(held_out):
             self._log.add(self._terms(share, generator))
-        return self._log.means([share.total for share in parts], where)
+            sizes.append(share.total)
+        return self._log.means(sizes, where)
 
     def state(self) -> TrainingState:
         """What the next epoch follows from; on a CPU in the trainer's own memory, uncopied."""
@@ -166,6 +167,13 @@ class Trainer:
                 # The optimizer changes them in place, and ``state`` is somebody else's.
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
+
+    def _minibatches(self, indices: np.ndarray) -> Iterator[Share]:
+        """Of these rows and, in a group, those of the others: each when it can be read."""
+        parts = shares(self._group, len(indices), self._settings.batch_size)
+        batches = self._batches.over(indices, [share.size for share in parts])
+        for share, _ in zip(parts, batches, strict=True):
+            yield share
 
     def _run_step(self, share: Share) -> None:
         self._set_learning_rate()

@@ -99,6 +99,11 @@ def shares(group: Group, n_rows: int, batch_size: int) -> list[Share]:
 
     Each rank gives to each batch in proportion to its rows, so that all end together.
     """
+    if batch_size < group.size:
+        raise ValueError(
+            f"batch_size={batch_size} is less than the number of ranks, {group.size}: there would "
+            "be minibatches with nothing in them. Raise batch_size, or start fewer ranks."
+        )
     counts = np.array(group.gather(n_rows))
     total = counts.sum()
     ends = np.minimum(np.arange(0, total + batch_size, batch_size), total)

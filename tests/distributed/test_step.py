@@ -1,0 +1,196 @@
+"""A step of several ranks is the step of one process on the union of their rows."""
+
+import numpy as np
+import pytest
+import torch
+from networks import settings, small_network
+from processes import values
+
+from skmvae._fit.epoch import Trainer
+from skmvae._machine.group import ALONE, Group, Share, ranks, shares
+from skmvae._machine.rows import ScaledRows
+from skmvae._model.network import MixtureVAE
+from skmvae._model.objective import OBJECTIVES
+from skmvae.architectures import Conv
+
+N_ROWS, BATCH_SIZE = 70, 16
+SHARDS = {1: [70], 2: [31, 39], 3: [3, 26, 41]}  # of 3 rows in 5 minibatches: some have none
+
+
+def conv_network():
+    architecture = Conv((1, 4, 4), channels=(4, 6), strides=(2, 1))
+    network = MixtureVAE(architecture, n_features=16, latent_dim=2, k=3, likelihood="gaussian")
+    draws = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters(draws)
+    return network
+
+
+def mlp_network(likelihood="gaussian"):
+    return small_network(k=3, n_features=16, likelihood=likelihood, hidden=(12,))
+
+
+def make_network(kind):
+    return conv_network() if kind == "conv" else mlp_network(kind)
+
+
+def rows(kind):
+    X = np.random.default_rng(0).normal(size=(N_ROWS, 16)).astype(np.float32)
+    return 1 / (1 + np.exp(-X)) if kind == "bernoulli" else X
+
+
+def trained(kind, objective, X, group, trainer_class=Trainer, n_epochs=2):
+    """Terms of each epoch and of an evaluation, gradients of the last step, and the state."""
+    network = make_network(kind)
+    chosen = settings(objective=objective, beta=5.0, batch_size=BATCH_SIZE, max_iter=n_epochs)
+    trainer = trainer_class(
+        network,
+        ScaledRows(X, 0.0, 1.0, torch.device("cpu")),
+        chosen,
+        n_training=len(X),
+        seed=3,
+        group=group,
+    )
+    terms = [trainer.run_epoch(np.arange(len(X)), "") for _ in range(n_epochs)]
+    terms.append(trainer.evaluate(np.arange(len(X)), ""))
+    gradients = {name: p.grad.numpy().copy() for name, p in network.named_parameters()}
+    state = {name: t.numpy().copy() for name, t in network.state_dict().items()}
+    return np.array(terms), gradients, state
+
+
+def of_rank(say, rank, kind, objective, sizes):
+    start = sum(sizes[:rank])
+    with ranks(60) as group:
+        return trained(kind, objective, rows(kind)[start : start + sizes[rank]], group)
+
+
+class Union(Group):
+    """One process that takes its rows as the ranks take theirs, minibatch by minibatch."""
+
+    def __init__(self, sizes):
+        self._sizes = sizes
+
+    def own_shuffler(self, shuffler):
+        seed = int(shuffler.integers(2**63))
+        orders = [np.random.default_rng([seed, rank]).permutation(n) for rank, n in self.each()]
+        self._in_turn = self.of_all(orders)
+        return self
+
+    def permutation(self, indices):
+        return indices[self._in_turn]
+
+    def own_generator(self, generator):
+        torch.randint(2**63 - 1, (), generator=generator)
+        return generator
+
+    def each(self):
+        return enumerate(self._sizes)
+
+    def of_all(self, orders):
+        """The rows of all, when each rank takes its own in this order."""
+        ends = minibatches(self._sizes, BATCH_SIZE).cumsum(1)
+        starts = np.cumsum([0, *self._sizes[:-1]])
+        steps = [
+            np.split(start + order, end[:-1])
+            for start, order, end in zip(starts, orders, ends, strict=True)
+        ]
+        return np.concatenate([part for step in zip(*steps, strict=True) for part in step])
+
+
+class UnionTrainer(Trainer):
+    def evaluate(self, held_out, where):
+        orders = [np.arange(n) for _, n in self._group.each()]
+        return super().evaluate(held_out[self._group.of_all(orders)], where)
+
+    def _minibatches(self, indices):
+        sizes = minibatches(self._group._sizes, BATCH_SIZE).sum(0)
+        steps = zip(sizes.tolist(), self._batches.over(indices, sizes), strict=True)
+        for size, _ in steps:
+            yield Share.of_all(size)
+
+
+class Of(Group):
+    """Knows the sizes of all shards."""
+
+    def __init__(self, rank, sizes):
+        self.rank, self.size, self._sizes = rank, len(sizes), sizes
+
+    def gather(self, value):
+        assert value == self._sizes[self.rank]
+        return self._sizes
+
+
+def minibatches(sizes, batch_size):
+    return np.array(
+        [
+            [share.size for share in shares(Of(rank, sizes), size, batch_size)]
+            for rank, size in enumerate(sizes)
+        ]
+    )
+
+
+@pytest.mark.parametrize("sizes", [[64, 64], [100, 100, 100], [1, 99], [7, 0, 60], [5, 5, 5, 5]])
+@pytest.mark.parametrize("batch_size", [4, 32, 1000])
+def test_every_row_has_one_place_and_every_minibatch_its_size(sizes, batch_size):
+    found = minibatches(sizes, batch_size)
+    assert found.min() >= 0
+    np.testing.assert_array_equal(found.sum(1), sizes)
+    totals = found.sum(0)
+    assert totals.min() >= 1
+    assert len(totals) == -(-sum(sizes) // batch_size)
+    assert abs(totals[:-1] - batch_size).max(initial=0) < len(sizes)
+    parts = [shares(Of(rank, sizes), size, batch_size) for rank, size in enumerate(sizes)]
+    for step, total in zip(zip(*parts, strict=True), totals, strict=True):
+        assert [share.total for share in step] == [total] * len(sizes)
+        ends = [share.rows.stop for share in step]
+        assert [share.start for share in step] == [0, *ends[:-1]]
+        assert ends[-1] == total
+
+
+def test_equal_shards_have_equal_parts():
+    np.testing.assert_array_equal(minibatches([64, 64], 32), np.full((2, 4), 16))
+
+
+def test_a_lone_process_has_the_minibatches_that_it_always_had():
+    assert [(s.start, s.size, s.total) for s in shares(ALONE, 70, 32)] == [
+        (0, 32, 32),
+        (0, 32, 32),
+        (0, 6, 6),
+    ]
+
+
+def test_fewer_rows_than_ranks_in_a_minibatch_are_refused():
+    with pytest.raises(ValueError, match="batch_size=2 is less than the number of ranks, 3"):
+        shares(Of(1, [5, 5, 5]), 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "size"),
+    [
+        *(("gaussian", name, 3) for name in OBJECTIVES),
+        ("gaussian", "melbo", 1),
+        ("gaussian", "averaged", 2),
+        ("bernoulli", "mixture", 2),
+        ("conv", "melbo", 2),
+        ("conv", "melbo", 3),
+    ],
+)
+def test_a_step_is_that_of_one_process(kind, objective, size, tmp_path):
+    sizes = SHARDS[size]
+    found = values(of_rank, size, tmp_path, kind, objective, sizes)
+    terms, gradients, state = trained(kind, objective, rows(kind), Union(sizes), UnionTrainer)
+    # The bias before a batch normalisation has no gradient, and Adam makes steps of what rounds off.
+    drifts = kind == "conv"
+    largest = max(abs(gradient).max() for gradient in gradients.values())
+    for own_terms, own_gradients, own_state in found:
+        np.testing.assert_allclose(own_terms[:-1], terms[:-1], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(own_terms[-1], terms[-1], rtol=1e-2 if drifts else 1e-4)
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(
+                own_gradients[name], gradient, rtol=1e-3, atol=1e-4 * largest, err_msg=name
+            )
+        for name, array in state.items():
+            assert own_state[name].tobytes() == found[0][2][name].tobytes(), name
+            atol = 1e-2 if drifts else 3e-4
+            np.testing.assert_allclose(own_state[name], array, rtol=1e-2, atol=atol, err_msg=name)
