@@ -460,7 +460,7 @@ class MVAETransformer(
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
         if self.checkpoint_dir is not None:
-            data = fingerprint(X) if group.size == 1 else fingerprint_of_shards(X, group)
+            data = fingerprint(X) if group is ALONE else fingerprint_of_shards(X, group)
             if group.rank == 0:
                 checkpoint = self._checkpoint(Path(self.checkpoint_dir), data, previous, seed)
                 keep = checkpoint.keep

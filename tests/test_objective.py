@@ -46,7 +46,7 @@ def fixed_draws(monkeypatch):
     """Make every draw of the objective use given noise, whatever the order of components."""
 
     def fix(eps, log_weights):
-        monkeypatch.setattr(objective_module, "draw_normal", lambda mean, std, g, _: mean + std * eps)
+        monkeypatch.setattr(objective_module, "draw_normal", lambda mean, std, *_: mean + std * eps)
         monkeypatch.setattr(objective_module, "draw_log_dirichlet", lambda a, g: log_weights)
 
     return fix

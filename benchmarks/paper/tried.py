@@ -28,8 +28,8 @@ from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
 from skmvae._fit.epoch import _clear_vanished_moments
-from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
 from skmvae._machine.group import Share
+from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
 from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from skmvae._model.distributions import dirichlet_kl, draw_normal, normal_kl
 from skmvae._model.network import Posterior, mix

@@ -180,7 +180,7 @@ def test_a_step_is_that_of_one_process(kind, objective, size, tmp_path):
     sizes = SHARDS[size]
     found = values(of_rank, size, tmp_path, kind, objective, sizes)
     terms, gradients, state = trained(kind, objective, rows(kind), Union(sizes), UnionTrainer)
-    # The bias before a batch normalisation has no gradient, and Adam makes steps of what rounds off.
+    # A bias before a batch normalisation has no gradient, and Adam makes steps of rounding.
     drifts = kind == "conv"
     largest = max(abs(gradient).max() for gradient in gradients.values())
     for own_terms, own_gradients, own_state in found:
