@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from skmvae._fit import epoch
+from skmvae._machine.group import ALONE
 from skmvae._machine.rows import ScaledRows
 from skmvae._machine.runtime import keep_freed_memory, make_generator
 from skmvae._state import NetworkState, new_network
@@ -52,6 +53,7 @@ class Ours(Stepwise):
         device,
         hidden=HIDDEN,
         objective="melbo",
+        group=ALONE,
     ):
         self.device = device
         device = torch.device(device)
@@ -83,7 +85,10 @@ class Ours(Stepwise):
         keep_freed_memory()
         network = new_network(state, make_generator(0, device), device)
         rows = ScaledRows(X, state.mean, state.scale, device)
-        self._trainer = epoch.Trainer(network, rows, settings, n_training=len(X), seed=0)
+        self.network = network
+        self._trainer = epoch.Trainer(
+            network, rows, settings, n_training=len(X), seed=0, group=group
+        )
         self._shares = self._endless_shares(len(X))
 
     def _endless_shares(self, n_rows):
