@@ -4,6 +4,10 @@ import multiprocessing
 import time
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from skmvae._machine.group import Group, shares
+
 CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once, where every rank is forked from: each would spend seconds on it.
 CONTEXT.set_forkserver_preload(["pytest", "sklearn.datasets", "skmvae.distributed"])
@@ -80,3 +84,24 @@ def _serve(function, rank, size, meeting, pipe, args):
         outcome = Outcome(error=error)
     pipe.send(outcome._replace(seconds=time.perf_counter() - begin))
     dist.destroy_process_group()
+
+
+class Of(Group):
+    """Of one process, that knows how many rows the others have."""
+
+    def __init__(self, rank, sizes):
+        self.rank, self.size, self._sizes = rank, len(sizes), sizes
+
+    def gather(self, value):
+        assert value == self._sizes[self.rank]
+        return self._sizes
+
+
+def minibatches(sizes, batch_size):
+    """How many rows each rank gives to each: (ranks, batches)."""
+    return np.array(
+        [
+            [share.size for share in shares(Of(rank, sizes), size, batch_size)]
+            for rank, size in enumerate(sizes)
+        ]
+    )

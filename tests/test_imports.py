@@ -22,6 +22,7 @@ EDGES = {
         "_fit.schedules",
         "_fit.training",
         "_inference",
+        "_machine.group",
         "_machine.rows",
         "_machine.runtime",
         "_state",
@@ -30,6 +31,7 @@ EDGES = {
         "architectures",
     },
     "_inference": {
+        "_machine.group",
         "_machine.rows",
         "_machine.runtime",
         "_model.network",
@@ -42,11 +44,13 @@ EDGES = {
     "_version": set(),
     "architectures": {"_model.convolution", "_model.layers", "_validation"},
     "datasets": set(),
+    "distributed": {"_machine.group", "_machine.runtime", "_transformer", "_validation"},
     "metrics": {"_machine.runtime", "_model.dhsic", "_validation"},
     "plotting": {"_transformer", "_validation"},
     "_fit.__init__": set(),
     "_fit.training": {
         "_fit.epoch",
+        "_machine.group",
         "_machine.rows",
         "_machine.runtime",
         "_model.network",
@@ -56,6 +60,7 @@ EDGES = {
         "_fit.batches",
         "_fit.graphs",
         "_fit.schedules",
+        "_machine.group",
         "_machine.rows",
         "_machine.runtime",
         "_model.network",
@@ -73,18 +78,20 @@ EDGES = {
     "_files.writing": set(),
     "_model.__init__": set(),
     "_model.objective": {
+        "_machine.group",
         "_machine.runtime",
         "_model.dhsic",
         "_model.distributions",
         "_model.network",
     },
     "_model.network": {"_model.distributions"},
-    "_model.convolution": {"_model.layers"},
+    "_model.convolution": {"_machine.group", "_model.layers"},
     "_model.layers": set(),
-    "_model.distributions": set(),
+    "_model.distributions": {"_machine.group"},
     "_model.dhsic": set(),
     "_machine.__init__": set(),
-    "_machine.rows": {"_machine.runtime"},
+    "_machine.group": {"_machine.runtime"},
+    "_machine.rows": {"_machine.group", "_machine.runtime"},
     "_machine.runtime": set(),
 }
 
@@ -162,7 +169,7 @@ def process():
         warnings.filters[:], logging.root.handlers[:],
     )
 before, state = set(sys.modules), process()
-import skmvae, skmvae.architectures, skmvae.datasets
+import skmvae, skmvae.architectures, skmvae.datasets, skmvae.distributed
 assert process() == state, "importing skmvae changed the process"
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(new - set(sys.stdlib_module_names))))

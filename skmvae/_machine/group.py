@@ -170,7 +170,7 @@ class Ranks(Group):
     def settle(self, progress: Value, n_epochs: int) -> Value | None:
         if self._working_group is not None:
             self._verdict = self._exchange("interrupted")
-        if not isinstance(self._verdict, KeyboardInterrupt):
+        if isinstance(self._verdict, RuntimeError):
             raise self._verdict
         return self._furthest(progress, n_epochs)
 
@@ -226,12 +226,12 @@ class Ranks(Group):
         pending = {rank: self._post(sent, received[rank], rank) for rank in self._others}
         reports = {self.rank: report}
         for rank in self._others:
-            if pending[rank] and all(_has_come(work) for work in pending[rank]):
+            if pending[rank] and all(work and _has_come(work) for work in pending[rank]):
                 text = received[rank].numpy().tobytes().rstrip(b"\0")
                 reports[rank] = text.decode(errors="ignore")
         return self._follows_from(reports)
 
-    def _post(self, sent: Tensor, received: Tensor, rank: int) -> list[dist.Work]:
+    def _post(self, sent: Tensor, received: Tensor, rank: int) -> list[dist.Work | None]:
         """None of what is sent or received if the other has died."""
         group = self._reporting_group
         try:
