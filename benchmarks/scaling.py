@@ -1,31 +1,51 @@
 """How a fit scales over processes: measured with two, computed for up to 1,024.
 
     python benchmarks/scaling.py measure
+    SKMVAE_DATA=... python benchmarks/scaling.py minibatches
     python benchmarks/scaling.py predict
 
-Two processes of one thread each. In turns of a few steps, one trains alone while the other waits,
-then both train together, on as many rows each (weak scaling) or on half of them each (strong), and
-then both only add up gradients, as they do in every step; medians over the turns. "predict" takes
-what "measure" has kept for this kind of machine.
+"measure": two processes of one thread each. In turns of a few steps, one trains alone while the
+other waits, then both train together, on as many rows each (weak scaling) or on half of them each
+(strong), and then both only add up gradients, as they do in every step; medians over the turns.
+
+"minibatches": what MNIST's training images give in five epochs with larger ones.
+
+"predict": a step of b rows on each of R ranks takes c0 + c1 b + c2 b (b R), where the constants are
+those of "measure" for one process (c2 is dHSIC: its Gram matrices have a row for each of the rank's
+rows and a column for each of the minibatch's), and the time of its sums over the ranks, each
+2 (R - 1) / R times its bytes over the bandwidth and 2 log2 R latencies: of the gradients (4 bytes
+a parameter), and, forwards and backwards, of the codes and of dHSIC's row means. Nothing overlaps.
 """
 
 import argparse
+import math
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.distributed as dist
 from contenders import Ours
-from machine import print_machine, save
+from machine import kind, load, print_machine, save
+from scipy.optimize import nnls
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
+from skmvae import MVAETransformer
 from skmvae._machine.group import ranks
 from skmvae._machine.runtime import resolve_precision
 
-SHAPES = {"784 columns, k=4": (784, 4, 20), "64 columns, k=4": (64, 4, 20)}
+sys.path.append(str(Path(__file__).parent / "paper"))
+import tried
+
+SHAPES = {"784 columns, k=4": (784, 4, 20)}
 BATCH_SIZES = (64, 128, 256, 512, 1024)
 N_TURNS, N_STEPS, N_WARM_UP = 12, 6, 2
 
@@ -34,8 +54,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["measure", "predict"])
-    {"measure": measure, "predict": predict}[parser.parse_args().part]()
+    parts = {"measure": measure, "minibatches": minibatches, "predict": predict}
+    parser.add_argument("part", choices=parts)
+    parts[parser.parse_args().part]()
 
 
 def measure():
@@ -52,7 +73,7 @@ def of_two_processes(*args):
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{Path(folder) / 'meeting'}"
-        results = context.Queue()
+        results = context.SimpleQueue()
         processes = [
             context.Process(target=work, args=(rank, meeting, results, *args)) for rank in (0, 1)
         ]
@@ -69,7 +90,12 @@ def work(rank, meeting, results, n_features, k, latent_dim, batch_size):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", meeting, rank=rank, world_size=2)
     X = np.random.default_rng(rank).random((8 * batch_size, n_features), dtype=np.float32)
-    common = {"k": k, "latent_dim": latent_dim, "precision": resolve_precision("auto", torch.device("cpu")), "device": "cpu"}
+    common = {
+        "k": k,
+        "latent_dim": latent_dim,
+        "precision": resolve_precision("auto", torch.device("cpu")),
+        "device": "cpu",
+    }
     with ranks(600.0) as group:
         alone = Ours(X, batch_size=batch_size, **common)
         weak = Ours(X, batch_size=2 * batch_size, group=group, **common)
@@ -104,8 +130,102 @@ def work(rank, meeting, results, n_features, k, latent_dim, batch_size):
     dist.destroy_process_group()
 
 
+def minibatches():
+    X, y, X_held_out, y_held_out = tried.load()
+    for batch_size in (128, 512, 2048, 8192):
+        mvae = MVAETransformer(
+            likelihood="bernoulli", max_iter=5, batch_size=batch_size, random_state=0
+        ).fit(X)
+        svm = make_pipeline(StandardScaler(), LinearSVC(random_state=0))
+        accuracy = svm.fit(mvae.transform(X), y).score(mvae.transform(X_held_out), y_held_out)
+        figures = {"bound": mvae.score(X_held_out), "SVM": 100 * accuracy}
+        save("scaling", {f"minibatches of {batch_size}": figures})
+        print(batch_size, figures, flush=True)
+
+
+class Step(NamedTuple):
+    """A step of ``Ours``, in seconds as a function of its rows, and what it has to tell."""
+
+    constants: np.ndarray  # c0, c1, c2
+    n_parameters: int
+    k: int
+    latent_dim: int
+
+    @classmethod
+    def measured(cls, name):
+        kept, (_, k, latent_dim) = load("scaling"), SHAPES[name]
+        steps = [kept[f"{name}, {b} rows a process"] for b in BATCH_SIZES]
+        seconds = np.array([step["milliseconds"]["alone"] for step in steps]) / 1e3
+        rows = np.array(BATCH_SIZES)
+        powers = rows[:, None] ** np.arange(3)
+        # As well relative to each: the shortest count as much as the longest.
+        constants, _ = nnls(powers / seconds[:, None], np.ones(len(rows)))
+        return cls(constants, steps[0]["parameters"], k, latent_dim)
+
+    def seconds(self, n_rows, n_ranks, link, times_as_fast=1):
+        c0, c1, c2 = self.constants / times_as_fast
+        own = c0 + c1 * n_rows + c2 * n_rows * n_rows * n_ranks
+        codes = 4 * self.k * n_rows * n_ranks * (self.latent_dim + 1 + 1 / self.k)
+        n_bytes = 4 * self.n_parameters + 2 * codes
+        n_sums = 5  # gradients, and codes and row means there and back
+        latency = n_sums * 2 * math.log2(n_ranks) * link.latency
+        return own + 2 * (n_ranks - 1) / n_ranks * n_bytes / link.bandwidth + latency
+
+    def efficiency(self, n_rows, n_ranks, *args):
+        """Weak scaling: of the rows a second that as many processes alone would do."""
+        alone = self.seconds(n_rows, 1, LINKS["10 GbE"], *args[1:])
+        return alone / self.seconds(n_rows, n_ranks, *args)
+
+
+class Link(NamedTuple):
+    bandwidth: float  # bytes a second
+    latency: float  # seconds
+
+
+LINKS = {
+    "10 GbE": Link(1.25e9, 30e-6),
+    "100 Gb/s": Link(12.5e9, 5e-6),
+    "NVLink": Link(300e9, 3e-6),
+}
+N_RANKS = (2, 8, 64, 1024)
+
+
 def predict():
-    raise NotImplementedError
+    name = next(iter(SHAPES))
+    step = Step.measured(name)
+    table = {
+        f"{times_as_fast} x as fast, {n_rows} rows, {link}": [
+            round(step.efficiency(n_rows, n, LINKS[link], times_as_fast), 3) for n in N_RANKS
+        ]
+        for times_as_fast in (1, 100)
+        for n_rows in (128, 1024)
+        for link in LINKS
+    }
+    constants = step.constants.tolist()
+    save("scaling", {"constants": constants, "ranks": N_RANKS, "predicted efficiency": table})
+    print("c0, c1, c2:", constants)
+    for row, efficiencies in table.items():
+        print(row, *efficiencies)
+    draw(step)
+
+
+def draw(step):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    n_ranks = 2 ** np.arange(11)
+    for axis, times_as_fast in zip(axes, (1, 100), strict=True):
+        for colour, (name, link) in enumerate(LINKS.items()):
+            for n_rows, style in ((128, "--"), (1024, "-")):
+                efficiencies = [step.efficiency(n_rows, n, link, times_as_fast) for n in n_ranks]
+                label = f"{name}, {n_rows} rows a rank"
+                axis.plot(n_ranks, efficiencies, style, color=f"C{colour}", label=label)
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("ranks")
+        axis.set_ylim(0, 1.02)
+    axes[0].set_title("one thread of this CPU")
+    axes[1].set_title("a device 100 times as fast")
+    axes[0].set_ylabel("efficiency (computed)")
+    axes[1].legend(fontsize="small")
+    figure.savefig(Path(__file__).parent / "results" / f"scaling_{kind()}.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -48,3 +48,16 @@ def test_a_share_of_all_is_all():
     share = Share.of_all(3)
     assert share.whole(own) is own
     assert torch.equal(own[:, share.rows], own)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7, 100])
+def test_every_so_manieth_row_has_its_place(stride):
+    rows = torch.arange(23)
+    found = []
+    for start, size in ((0, 9), (9, 0), (9, 2), (11, 12)):
+        own = rows[start : start + size][-start % stride :: stride]
+        share = Share(ALONE, start, size, 23).every(stride)
+        assert share.rows == slice(len(found), len(found) + len(own))
+        assert share.total == len(rows[::stride])
+        found += own.tolist()
+    assert found == rows[::stride].tolist()

@@ -11,6 +11,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 import skmvae._model.objective as objective_module
+from skmvae._machine.group import Share
+from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from skmvae._model.distributions import GaussianLikelihood
 from skmvae._model.objective import (
     OBJECTIVES,
@@ -236,6 +238,15 @@ def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():
     for name, parameter in network.encoder.named_parameters():
         assert (parameter.grad.abs().flatten(1).amax(1) > 1e-9).all(), name
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in network.decoder.parameters())
+
+
+def test_dhsic_of_very_many_rows_is_that_of_some():
+    """Its cost is bounded: 3,000 rows are those of a minibatch of 1,000."""
+    z = random(3, 3000, 2)
+    thinned = dhsic_of_rows(*row_statistics(log_rbf_gram(z[:, ::3])))
+    assert objective_module._dependence(z, Share.of_all(3000)) == thinned
+    of_all = dhsic_of_rows(*row_statistics(log_rbf_gram(z[:, :1024])))
+    assert objective_module._dependence(z[:, :1024], Share.of_all(1024)) == of_all
 
 
 def test_dhsic_is_skipped_below_two_k_rows():

@@ -1,6 +1,6 @@
 """One fit by several processes, each with rows of its own.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 examples/distributed/fit.py
+python -m torch.distributed.run --standalone --nproc-per-node 2 examples/distributed/fit.py
 """
 
 import torch.distributed as dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -84,6 +85,13 @@ class Share:
     @property
     def rows(self) -> slice:
         return slice(self.start, self.start + self.size)
+
+    def every(self, stride: int) -> Share:
+        """Of the batch's rows 0, stride, 2 stride, ...: which of those this process has."""
+        start, stop, total = (
+            math.ceil(n / stride) for n in (self.start, self.start + self.size, self.total)
+        )
+        return Share(self.group, start, stop - start, total)
 
     def whole(self, own: Tensor) -> Tensor:
         """The batch's (A, total, ...) of this process's (A, size, ...), with gradients."""
