@@ -55,6 +55,7 @@ html_sidebars = {
         "installation",
         "start",
         "user_guide",
+        "deploy",
         "troubleshooting",
         "how_it_works",
         "paper",

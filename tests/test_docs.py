@@ -35,10 +35,10 @@ def test_troubleshooting_is_keyed_by_texts_that_exist(key):
 
 
 def test_every_public_name_is_in_the_reference():
-    from skmvae import architectures, datasets, distributed, metrics, plotting
+    from skmvae import architectures, datasets, distributed, metrics, onnx, plotting
 
     reference = (ROOT / "docs" / "api.rst").read_text()
-    for module in (skmvae, architectures, datasets, distributed, metrics, plotting):
+    for module in (skmvae, architectures, datasets, distributed, metrics, onnx, plotting):
         for name in module.__all__:
             assert name == "__version__" or name in reference, f"{module.__name__}.{name}"
 

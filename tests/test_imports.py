@@ -46,6 +46,7 @@ EDGES = {
     "datasets": set(),
     "distributed": {"_machine.group", "_machine.runtime", "_transformer", "_validation"},
     "metrics": {"_machine.runtime", "_model.dhsic", "_validation"},
+    "onnx": {"_files.writing", "_machine.runtime", "_state", "_transformer"},
     "plotting": {"_transformer", "_validation"},
     "_fit.__init__": set(),
     "_fit.training": {
@@ -103,6 +104,7 @@ MAY_IMPORT_SKLEARN = {
     "architectures",
     "datasets",
     "metrics",
+    "onnx",
     "plotting",
 }
 
@@ -187,9 +189,10 @@ def test_importing_changes_nothing_and_starts_no_thread():
 def test_optional_packages_are_not_needed():
     code = """
 import sys
-for name in ("matplotlib", "pandas", "polars", "skops", "safetensors", "PIL", "rich"):
+others = ("matplotlib", "pandas", "polars", "skops", "safetensors", "PIL", "rich")
+for name in (*others, "onnx", "onnxscript"):
     sys.modules[name] = None
-import skmvae, skmvae.architectures, skmvae.datasets
+import skmvae, skmvae.architectures, skmvae.datasets, skmvae.onnx
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,145 @@
+"""The web service of the page runs as it stands: a process of its own, asked by many threads."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("safetensors")
+
+PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
+N_CLIENTS, N_REQUESTS = 8, 25
+
+# Seconds after which the service is taken to wait for ever, however busy the machine is.
+DEADLINE = 120
+
+
+def blocks():
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    return [block for block in found if "http" in block]
+
+
+@pytest.fixture
+def service(fitted, tmp_path):
+    """The process, its port, and where its standard error goes."""
+    fitted.save(tmp_path / "model.safetensors")
+    (tmp_path / "service.py").write_text(blocks()[0])
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "service.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PORT": "0"},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    clock = threading.Timer(DEADLINE, process.kill)  # ends reads of the service, too
+    clock.start()
+    with process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("http://127.0.0.1:"), log.read_text()
+            yield process, int(line.rpartition(":")[2]), log
+        finally:
+            clock.cancel()
+            process.kill()
+
+
+def ask(connection, body, **headers):
+    connection.request("POST", "/", body, headers)
+    response = connection.getresponse()
+    return response.status, json.load(response)
+
+
+def wait_until_nobody_listens(port):
+    # Refused, or, while it closes, reset.
+    with suppress(ConnectionError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), DEADLINE).close()
+            time.sleep(0.02)
+
+
+def connect(port):
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+
+
+def test_many_clients_get_their_own_codes_and_the_service_ends_cleanly(service, fitted, digits):
+    process, port, log = service
+    X = digits[0][: N_CLIENTS * N_REQUESTS].reshape(N_CLIENTS, N_REQUESTS, -1)
+    together = threading.Barrier(N_CLIENTS)
+
+    def client(rows):
+        with closing(connect(port)) as connection:
+            together.wait(DEADLINE)
+            answers = [ask(connection, json.dumps({"rows": [row.tolist()]})) for row in rows]
+        assert {status for status, _ in answers} == {200}
+        return [answer["codes"][0] for _, answer in answers]
+
+    with ThreadPoolExecutor(N_CLIENTS) as threads:
+        found = np.array(list(threads.map(client, X)))
+    expected = fitted.transform(X.reshape(-1, X.shape[-1])).reshape(found.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+    body = json.dumps({"rows": X[0].tolist()}).encode()
+    with closing(connect(port)) as silent, closing(connect(port)) as slow:
+        for connection in (silent, slow):
+            assert ask(connection, body)[0] == 200
+        slow.putrequest("POST", "/")
+        slow.putheader("Content-Length", str(len(body)))
+        slow.endheaders(body[:10])
+        process.send_signal(signal.SIGTERM)
+        wait_until_nobody_listens(port)
+        slow.send(body[10:])
+        with slow.getresponse() as response:
+            assert np.shape(json.load(response)["codes"]) == (N_REQUESTS, found.shape[-1])
+        # The other says nothing more, and must not keep the service.
+        assert process.wait(DEADLINE) == 0
+    assert process.stdout.read() == ""
+    lines = [line for line in log.read_text().splitlines() if "Request timed out" not in line]
+    assert len(lines) == N_CLIENTS * N_REQUESTS + 3
+    assert all('"POST / HTTP/1.1" 200' in line for line in lines)
+
+
+def test_what_is_wrong_is_answered_and_the_service_goes_on(service, fitted, digits):
+    process, port, log = service
+    for body, message in [
+        ("rows", "Expecting value"),
+        ("[" * 100_000, "recursion"),
+        ('{"row": []}', "rows"),
+        ('{"rows": {}}', "float"),
+        ('{"rows": [[1, 2], [3]]}', "inhomogeneous"),
+        (f'{{"rows": [[1e999{", 0" * 63}]]}}', "infinity"),
+        (f'{{"rows": [[1{"0" * 400}]]}}', "too large"),
+        (json.dumps({"rows": [[0.0] * 63]}), "63 features"),
+    ]:
+        with closing(connect(port)) as connection:
+            status, answer = ask(connection, body)
+        assert status == 400
+        assert message in answer["error"]
+
+    # Refused before it is sent.
+    for length in (-1, 2**20 + 1):
+        with closing(connect(port)) as connection:
+            status, answer = ask(connection, None, **{"Content-Length": str(length)})
+        assert status == 400
+        assert "Content-Length must be given" in answer["error"]
+
+    names = {"X": digits[0]}
+    exec(blocks()[1].replace(":8000", f":{port}"), names)
+    np.testing.assert_allclose(names["codes"], fitted.transform(digits[0][:2]), atol=1e-10)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE) == 0
+    assert "Traceback" not in log.read_text()

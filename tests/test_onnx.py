@@ -1,0 +1,162 @@
+"""ONNX files: onnxruntime computes from them what transform and mixing_weights do."""
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+import skmvae
+from skmvae import MVAETransformer
+from skmvae.architectures import MLP, ComponentLinear, Conv
+from skmvae.onnx import LEAST_TORCH, export
+
+pytest.importorskip("torch", minversion=LEAST_TORCH)
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
+SHAPE = (1, 8, 8)
+# Of the largest value, in float32.
+TOLERANCE = 1e-5
+
+
+class Sine(nn.Module):
+    def __init__(self, k, n_in, n_out):
+        super().__init__()
+        self.linear = ComponentLinear(k, n_in, n_out)
+
+    def forward(self, h, generator=None):
+        return torch.sin(self.linear(h))
+
+
+class SineArchitecture(BaseEstimator):
+    def build(self, n_features, latent_dim, k):
+        return Sine(k, n_features, 2 * latent_dim + 1), Sine(k, latent_dim, n_features)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """These models are so small that on a busy machine threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.onnx"
+
+
+def session_of(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def assert_same(found, expected):
+    assert found.dtype == expected.dtype == np.float32
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+def assert_same_model(path, mvae, X):
+    """Of one row, of two and of all."""
+    session = session_of(path)
+    for n_rows in (1, 2, len(X)):
+        rows = np.asarray(X[:n_rows], np.float32)
+        codes, weights = session.run(["codes", "weights"], {"X": rows})
+        assert_same(codes, mvae.transform(rows))
+        assert_same(weights, mvae.mixing_weights(rows))
+
+
+# With those below all activations are here: Conv has the leaky ReLU.
+@pytest.mark.parametrize(
+    ("params", "scaling"),
+    [
+        ({"k": 1, "architecture": MLP((8,), activation="tanh"), "likelihood": "bernoulli"}, 1 / 16),
+        # Far from the network's units: centring and scaling are in the file.
+        ({"k": 2, "architecture": MLP((8, 8), activation="gelu", dropout=0.5)}, 1e3),
+        ({"k": 4, "architecture": Conv(SHAPE, (4, 6), strides=(2, 1))}, 1.0),
+        ({"k": 1, "architecture": Conv(SHAPE, (4,), strides=(2,), batch_norm=False)}, 1.0),
+        ({"architecture": SineArchitecture()}, 1.0),
+    ],
+    ids=["tanh", "gelu, scaled", "conv", "conv, one", "another architecture"],
+)
+def test_a_file_gives_what_the_estimator_gives(make_small, digits, path, params, scaling):
+    X = digits[0] * scaling
+    mvae = make_small(**params).fit(X)
+    export(mvae, path)
+    assert_same_model(path, mvae, X)
+
+
+def test_the_file_says_what_goes_in_and_out(make_small, digits, path):
+    mvae = make_small(architecture=MLP((8,), activation="silu"), max_iter=1).fit(digits[0])
+    export(mvae, str(path))
+    assert_same_model(path, mvae, digits[0])
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {"X": ["n", 64], "codes": ["n", 6], "weights": ["n", 3]}
+    assert sum(np.prod(array.dims) for array in model.graph.initializer) < 64 * (3 * 8 + 1) + 200
+    data = path.read_bytes()
+    for folder in (skmvae.__file__, torch.__file__, __file__):
+        assert str(Path(folder).parent).encode() not in data
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_exporting_changes_nothing_and_works_in_any_context(make_small, digits, path):
+    X = digits[0]
+    mvae = make_small(architecture=MLP((8,), activation="elu"), max_iter=1).fit(X)
+    before = mvae.transform(X)
+    filters, handlers = warnings.filters[:], logging.root.handlers[:]
+    with torch.inference_mode(), torch.autocast("cpu"):
+        export(mvae, path)
+    assert warnings.filters == filters
+    assert logging.root.handlers == handlers
+    np.testing.assert_array_equal(mvae.transform(X), before)
+    assert_same_model(path, mvae, X)
+
+
+def test_an_unfitted_estimator_and_a_pipeline_are_refused(fitted, path):
+    with pytest.raises(NotFittedError):
+        export(MVAETransformer(), path)
+    with pytest.raises(TypeError, match=r"got Pipeline; of a pipeline, give the step"):
+        export(make_pipeline(fitted), path)
+    assert not path.exists()
+
+
+def test_missing_packages_are_named(fitted, path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"needs onnxscript: pip install 'skmvae\[onnx\]'"):
+        export(fitted, path)
+    monkeypatch.undo()
+    monkeypatch.setattr(skmvae.onnx, "LEAST_TORCH", "99")
+    with pytest.raises(ImportError, match=r"needs torch 99 or newer, found .*: pip install -U"):
+        export(fitted, path)
+
+
+def test_the_snippets_of_the_page_run(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    write, use = (block for block in blocks if "onnx" in block)
+    names = {"X": digits[0]}
+    exec(write.replace("max_iter=20", "max_iter=1"), names)
+    exec(use, names)
+    rows = np.asarray(digits[0], np.float32)
+    assert_same(names["codes"], names["mvae"].transform(rows))
+    assert_same(names["weights"], names["mvae"].mixing_weights(rows))
+    assert_same_model("digits.onnx", names["mvae"], rows)
