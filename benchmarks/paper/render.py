@@ -375,8 +375,8 @@ def rates():
 class Times:
     """Figures of time_to_quality.py by the start of their keys, over all seeds that were run."""
 
-    def __init__(self):
-        path = ROOT / "benchmarks" / "results" / "time_to_quality_avx512_bf16.json"
+    def __init__(self, kind="avx512_bf16"):
+        path = ROOT / "benchmarks" / "results" / f"time_to_quality_{kind}.json"
         self._figures = json.loads(path.read_text())
 
     def values(self, start, key):
@@ -426,6 +426,37 @@ def times_in_short():
     }
     rows = [[name, *(times.seconds(start) for start in starts)] for name, starts in fits.items()]
     return _table(["seconds", "now", "plain Adam"], rows)
+
+
+def times_by_processor():
+    """Seconds now and before, and their ratio."""
+    pairs = {
+        "MNIST, 2 epochs now, 6 before": ("mnist, now, 2 epochs", "mnist, before, 6 epochs"),
+        "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
+        **{table: (f"{table}, now", f"{table}, before") for table in defaults.TABLES},
+        "the README's search": ("search, now", "search, before"),
+    }
+    rows = []
+    for name, (now, before) in pairs.items():
+        row = [name]
+        for kind in ("avx512_bf16", "amx_bf16"):
+            times = Times(kind)
+            seconds = [np.median(times.values(start, "seconds")) for start in (now, before)]
+            row += [f"{seconds[0]:.1f}", f"{seconds[1]:.1f}", f"{seconds[0] / seconds[1]:.2f}"]
+        rows.append(row)
+    header = ["fit", "AMD: now", "before", "ratio", "Intel, AMX: now", "before", "ratio"]
+    return _table(header, rows)
+
+
+def times_on_mnist_with_amx():
+    """What is bought there."""
+    times = Times("amx_bf16")
+    keys = ("MLP", "SVM", "KNN", "MSE")
+    rows = [
+        [fit, times.seconds(f"mnist, {fit}"), *(times.cell(f"mnist, {fit}", k, 2) for k in keys)]
+        for fit in times.fits_on_mnist()
+    ]
+    return _table(["fit", "seconds", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
 
 
 def times_on_tables():
@@ -478,6 +509,8 @@ TABLES = {
     "times, mnist": times_on_mnist,
     "times, tables": times_on_tables,
     "times, short": times_in_short,
+    "times, AMX": times_on_mnist_with_amx,
+    "times, processors": times_by_processor,
     "times, searches": times_of_searches,
 }
 
