@@ -46,8 +46,8 @@ sys.path.append(str(Path(__file__).parent / "paper"))
 import tried
 
 SHAPES = {"784 columns, k=4": (784, 4, 20)}
-BATCH_SIZES = (64, 128, 256, 512, 1024)
-N_TURNS, N_STEPS, N_WARM_UP = 12, 6, 2
+BATCH_SIZES = (128, 512, 1024, 2048, 4096)
+N_TURNS, N_STEPS, N_WARM_UP = 8, 6, 2
 
 
 def main():

@@ -138,6 +138,7 @@ class Ranks(Group):
         self._others = [rank for rank in range(self.size) if rank != self.rank]
         self._verdict: RuntimeError | KeyboardInterrupt | None = None
         self._is_settled = False
+        self._gradients: Tensor | None = None  # of all parameters, one after the other
 
     def gather(self, value: Value) -> list[Value]:
         values: list[Any] = [None] * self.size
@@ -155,11 +156,13 @@ class Ranks(Group):
         return _Sum.apply(tensor, self)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        found = [p for p in parameters if p.grad is not None]
+        gradients = [p.grad.flatten() for p in found]
+        # In memory that is there already: new pages take longer than what is written to them.
+        self._gradients = torch.cat(gradients, out=self._gradients)
+        parts = self.sum(self._gradients).split([len(gradient) for gradient in gradients])
+        for parameter, part in zip(found, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in the place of ``tensor``, without gradients."""

@@ -24,7 +24,7 @@ _TRANSPORT_ITERATIONS = 5
 
 # Of a Gram matrix, whose cost grows with the square: with the 8,192 rows of a large minibatch those
 # of four components would take a gigabyte, and nearly all of a step.
-_GRAM_ROWS = 1024
+_GRAM_ROWS = 512
 
 
 class ObjectiveTerms(NamedTuple):
@@ -174,7 +174,7 @@ OBJECTIVES = {
 def _dependence(z: Tensor, share: Share) -> Tensor:
     """dHSIC of the codes z (K, B, d); 0 for one component and for fewer than 2 K rows.
 
-    Of more than 1,024 rows, that of every second, or third, and so on. Each process has its own
+    Of more than 512 rows, that of every second, or third, and so on. Each process has its own
     rows of the Gram matrices, and an equal part of what they make.
     """
     k = len(z)
