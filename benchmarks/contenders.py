@@ -95,7 +95,7 @@ class Ours(Stepwise):
         shuffler = np.random.default_rng(0)
         while True:
             self._trainer._log.clear()
-            self._trainer._dropout_generator = self._trainer._generator
+            self._trainer._own_generator = self._trainer._generator
             order = shuffler.permutation(n_rows)
             for n, share in enumerate(self._trainer._minibatches(order), start=1):
                 yield share

@@ -10,11 +10,11 @@ other waits, then both train together, on as many rows each (weak scaling) or on
 
 "minibatches": what MNIST's training images give in five epochs with larger ones.
 
-"predict": a step of b rows on each of R ranks takes c0 + c1 b + c2 b (b R), where the constants are
-those of "measure" for one process (c2 is dHSIC: its Gram matrices have a row for each of the rank's
-rows and a column for each of the minibatch's), and the time of its sums over the ranks, each
-2 (R - 1) / R times its bytes over the bandwidth and 2 log2 R latencies: of the gradients (4 bytes
-a parameter), and, forwards and backwards, of the codes and of dHSIC's row means. Nothing overlaps.
+"predict": a step of b rows on each of R ranks takes c0 + c1 b + c2 g^2 / R, where the constants are
+those of "measure" for one process and g is the size of dHSIC's Gram matrices, the b R rows of the
+minibatch but at most 512; and the time of its sums over the ranks, each 2 (R - 1) / R times its
+bytes over the bandwidth and 2 log2 R latencies: of the gradients (4 bytes a parameter), and,
+forwards and backwards, of the g rows of codes and of row means. Nothing overlaps.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from sklearn.svm import LinearSVC
 from skmvae import MVAETransformer
 from skmvae._machine.group import ranks
 from skmvae._machine.runtime import resolve_precision
+from skmvae._model.objective import _GRAM_ROWS as GRAM_ROWS
 
 sys.path.append(str(Path(__file__).parent / "paper"))
 import tried
@@ -157,15 +158,16 @@ class Step(NamedTuple):
         steps = [kept[f"{name}, {b} rows a process"] for b in BATCH_SIZES]
         seconds = np.array([step["milliseconds"]["alone"] for step in steps]) / 1e3
         rows = np.array(BATCH_SIZES)
-        powers = rows[:, None] ** np.arange(3)
+        parts = np.stack([np.ones(len(rows)), rows, np.minimum(rows, GRAM_ROWS) ** 2], axis=1)
         # As well relative to each: the shortest count as much as the longest.
-        constants, _ = nnls(powers / seconds[:, None], np.ones(len(rows)))
+        constants, _ = nnls(parts / seconds[:, None], np.ones(len(rows)))
         return cls(constants, steps[0]["parameters"], k, latent_dim)
 
     def seconds(self, n_rows, n_ranks, link, times_as_fast=1):
         c0, c1, c2 = self.constants / times_as_fast
-        own = c0 + c1 * n_rows + c2 * n_rows * n_rows * n_ranks
-        codes = 4 * self.k * n_rows * n_ranks * (self.latent_dim + 1 + 1 / self.k)
+        gram_rows = min(n_rows * n_ranks, GRAM_ROWS)
+        own = c0 + c1 * n_rows + c2 * gram_rows**2 / n_ranks
+        codes = 4 * self.k * gram_rows * (self.latent_dim + 1 + 1 / self.k)
         n_bytes = 4 * self.n_parameters + 2 * codes
         n_sums = 5  # gradients, and codes and row means there and back
         latency = n_sums * 2 * math.log2(n_ranks) * link.latency

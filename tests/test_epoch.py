@@ -31,7 +31,7 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
     trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, n_training=160, seed=0)
     trainer._batches = ResidentBatches(rows, 16)  # those of a GPU
     trainer._optimizer.step = lambda: None  # Adam on a CPU, unlike on a GPU, reads its step counts
-    trainer._dropout_generator = trainer._generator  # of an epoch
+    trainer._own_generator = trainer._generator  # of an epoch
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for share in trainer._minibatches(np.arange(160)):
             trainer._step(share)

@@ -88,7 +88,7 @@ EDGES = {
     "_model.network": {"_model.distributions"},
     "_model.convolution": {"_machine.group", "_model.layers"},
     "_model.layers": set(),
-    "_model.distributions": {"_machine.group"},
+    "_model.distributions": set(),
     "_model.dhsic": set(),
     "_machine.__init__": set(),
     "_machine.group": {"_machine.runtime"},

@@ -48,7 +48,7 @@ def fixed_draws(monkeypatch):
     """Make every draw of the objective use given noise, whatever the order of components."""
 
     def fix(eps, log_weights):
-        monkeypatch.setattr(objective_module, "draw_normal", lambda mean, std, *_: mean + std * eps)
+        monkeypatch.setattr(objective_module, "draw_normal", lambda mean, std, g: mean + std * eps)
         monkeypatch.setattr(objective_module, "draw_log_dirichlet", lambda a, g: log_weights)
 
     return fix

@@ -28,7 +28,6 @@ from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
 from skmvae._fit.epoch import _clear_vanished_moments
-from skmvae._machine.group import Share
 from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
 from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from skmvae._model.distributions import dirichlet_kl, draw_normal, normal_kl
@@ -297,7 +296,7 @@ def learning_rate(idea, step, n_steps):
 def loss(network, idea, x, step, n_steps, generator):
     with matrix_products("bfloat16", CPU):
         posterior = encode(network, idea, dropped(idea, x, step, n_steps, generator))
-        z = draw_normal(posterior.mean, posterior.std, generator, Share.of_all(len(x)))
+        z = draw_normal(posterior.mean, posterior.std, generator)
         output = network.decode(z)
     kl = normal_kl(posterior.mean, posterior.std)  # (K, B)
     log_prob = network.likelihood.log_prob(x, output)  # (K, B)

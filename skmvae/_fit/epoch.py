@@ -103,7 +103,7 @@ class Trainer:
     def run_epoch(self, training: np.ndarray, where: str) -> ObjectiveTerms:
         """Train on these rows in a new order; the terms of the loss, means over them."""
         order = self._group.own_shuffler(self._shuffler).permutation(training)
-        self._dropout_generator = self._group.own_generator(self._generator)
+        self._own_generator = self._group.own_generator(self._generator)
         self._network.train()
         self._log.clear()
         self._learning_rates.clear()
@@ -127,6 +127,7 @@ class Trainer:
         self._network.eval()
         self._log.clear()
         generator = make_generator(self._seed, self._generator.device)
+        generator = self._group.own_generator(generator)
         sizes = []
         for share in self._minibatches(held_out):
             self._log.add(self._terms(share, generator))
@@ -195,7 +196,7 @@ class Trainer:
 
     def _step(self, share: Share) -> None:
         """One gradient step on the next rows. Reads no value: a GPU would have to wait."""
-        terms = self._terms(share, self._generator, self._dropout_generator)
+        terms = self._terms(share, self._own_generator, dropout_generator=self._own_generator)
         self._optimizer.zero_grad()
         self._settings.loss(terms).backward()
         self._group.add_gradients(self._network.parameters())

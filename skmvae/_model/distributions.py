@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._machine.group import Share
-
 
 def normal_kl(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, I)), summed over the last axis."""
@@ -36,14 +34,10 @@ def dirichlet_kl(concentration: Tensor, prior: float) -> Tensor:
     return kl.to(concentration.dtype)
 
 
-def draw_normal(mean: Tensor, std: Tensor, generator: torch.Generator, share: Share) -> Tensor:
-    """z = mean + std * eps with eps ~ N(0, I): (K, B, d).
-
-    Drawn for the whole minibatch, so that a row's draws do not depend on who has the row.
-    """
-    shape = (len(mean), share.total, mean.shape[-1])
-    eps = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return mean + std * eps[:, share.rows]
+def draw_normal(mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
+    """z = mean + std * eps with eps ~ N(0, I)."""
+    eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return mean + std * eps
 
 
 def draw_log_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:

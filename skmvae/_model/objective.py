@@ -97,7 +97,7 @@ def objective_terms(
     share = share or Share.of_all(len(x))
     with matrix_products(precision, x.device):
         posterior = network.encode(x, dropout_generator)
-        z = draw_normal(posterior.mean, posterior.std, generator, share)  # (K, B, d)
+        z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
         output = network.decode(z, dropout_generator)  # (K, B, F)
     batch = Batch(
         network, x, posterior, output, weight_concentration_prior, kl_weight, generator, share
@@ -113,8 +113,7 @@ def objective_terms(
 
 def _averaged(batch: Batch):
     """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5."""
-    concentration = batch.share.whole(batch.posterior.concentration.unsqueeze(0)).squeeze(0)
-    log_weights = draw_log_dirichlet(concentration, batch.generator)[batch.share.rows]
+    log_weights = draw_log_dirichlet(batch.posterior.concentration, batch.generator)
     log_prob = batch.network.likelihood.averaged_log_prob(batch.x, batch.output, log_weights)
     return -log_prob, batch.kl_latent().mean(0), batch.kl_weights()
 

@@ -13,6 +13,7 @@ from skmvae._fit.epoch import Trainer
 from skmvae._machine.group import Group, Share, ranks
 from skmvae._machine.rows import ScaledRows
 from skmvae._model import objective as objective_module
+from skmvae._model.distributions import draw_log_dirichlet, draw_normal
 from skmvae._model.network import MixtureVAE
 from skmvae._model.objective import OBJECTIVES
 from skmvae.architectures import Conv
@@ -89,8 +90,10 @@ class Union(Group):
         return indices[self._in_turn]
 
     def own_generator(self, generator):
-        torch.randint(2**63 - 1, (), generator=generator)
-        return generator
+        """One for each rank, that draws for the rows which that has."""
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        seeds = [np.random.SeedSequence([seed, rank]).generate_state(1) for rank, _ in self.each()]
+        return [torch.Generator().manual_seed(int(seed[0])) for seed in seeds]
 
     def each(self):
         return enumerate(self._sizes)
@@ -112,10 +115,27 @@ class UnionTrainer(Trainer):
         return super().evaluate(held_out[self._group.of_all(orders)], where)
 
     def _minibatches(self, indices):
-        sizes = minibatches(self._group._sizes, BATCH_SIZE).sum(0)
-        steps = zip(sizes.tolist(), self._batches.over(indices, sizes), strict=True)
-        for size, _ in steps:
-            yield Share.of_all(size)
+        steps = minibatches(self._group._sizes, BATCH_SIZE).T
+        for sizes, _ in zip(steps, self._batches.over(indices, steps.sum(1)), strict=True):
+            self._sizes = sizes.tolist()
+            yield Share.of_all(sum(self._sizes))
+
+    def _terms(self, share, generator, dropout_generator=None):
+        def of_each(draw, dim):
+            def draw_all(*tensors_and_generators):
+                *tensors, generators = tensors_and_generators
+                parts = zip(*(t.split(self._sizes, dim) for t in tensors), generators, strict=True)
+                return torch.cat([draw(*part) for part in parts], dim)
+
+            return draw_all
+
+        with (
+            mock.patch.object(objective_module, "draw_normal", of_each(draw_normal, 1)),
+            mock.patch.object(
+                objective_module, "draw_log_dirichlet", of_each(draw_log_dirichlet, 0)
+            ),
+        ):
+            return super()._terms(share, generator, dropout_generator)
 
 
 @pytest.mark.parametrize(
