@@ -55,6 +55,8 @@ html_sidebars = {
         "installation",
         "start",
         "user_guide",
+        "scale",
+        "cluster",
         "deploy",
         "troubleshooting",
         "how_it_works",

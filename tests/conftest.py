@@ -59,6 +59,8 @@ def _process_wide_state_is_left_alone(request):
     after = process_wide_state()
     if request.node.get_closest_marker("may_use_numpy_random"):
         before.pop("numpy.random")
+    if request.node.get_closest_marker("engine_may_use_random"):
+        before.pop("random")
     moved = [name for name, value in before.items() if after[name] != value]
     assert not moved, f"moved by the test: {moved}"
 

@@ -1,0 +1,43 @@
+"""Codes of a Ray data set, as the page on clusters has them."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+
+# On local addresses alone; nothing is reported to anybody.
+BEFORE = """
+import os
+from pathlib import Path
+import numpy as np
+import ray
+
+ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+X = np.load("/shared/X.npy")
+
+def witness(n_rows):
+    n_models = Path("/proc/self/maps").read_text().count("digits.safetensors")
+    return {"process": np.full(n_rows, os.getpid()), "n_models": np.full(n_rows, n_models)}
+"""
+AFTER = """
+found = Z.take_all()
+np.save("codes.npy", np.stack([row["codes"] for row in found]))
+np.save("n_models.npy", [row["n_models"] for row in found])
+print({row["process"] for row in found})
+ray.shutdown()
+"""
+
+
+def test_batches_become_codes_with_one_model_an_actor(snippets, shared, run_in_child, tmp_path):
+    [snippet] = snippets["Codes of a Ray data set"]
+    assert snippet.count("return {") == 1
+    watched = snippet.replace("return {", 'return {**witness(len(batch["data"])), ')
+    script = (BEFORE + watched + AFTER).replace("/shared", str(shared))
+    run_in_child(script, timeout=120, RAY_USAGE_STATS_ENABLED="0")
+    # Actors return batches in any order.
+    found, expected = np.load(tmp_path / "codes.npy"), np.load(shared / "codes.npy")
+    found, expected = (codes[np.lexsort(codes.T)] for codes in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    assert (np.load(tmp_path / "n_models.npy") == 1).all()
