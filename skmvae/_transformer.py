@@ -459,10 +459,11 @@ class MVAETransformer(
         state = self._untrained_state(X, previous, group)
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
-        if self.checkpoint_dir is not None:
+        folder = group.first(self.checkpoint_dir)
+        if folder is not None:
             data = fingerprint(X) if group is ALONE else fingerprint_of_shards(X, group)
             if group.rank == 0:
-                checkpoint = self._checkpoint(Path(self.checkpoint_dir), data, previous, seed)
+                checkpoint = self._checkpoint(Path(folder), data, previous, seed)
                 keep = checkpoint.keep
                 if found := checkpoint.read(
                     lambda kept: check_training(kept, state, in_a_fit=True)

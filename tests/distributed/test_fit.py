@@ -110,6 +110,18 @@ def test_a_warm_start_goes_on(tmp_path):
     assert found.history_["loss"][3] < mvae.history_["loss"][0]
 
 
+def with_parameters_of_its_own(say, rank, folder):
+    own = {"checkpoint_dir": folder, "random_state": 1} if rank == 0 else {"random_state": None}
+    mvae = skmvae.distributed.fit(small(**own), shard(X, rank, [150, 150]))
+    return joblib.hash(mvae._state.arrays)
+
+
+def test_of_some_parameters_that_of_rank_0_counts(tmp_path):
+    first, second = values(with_parameters_of_its_own, 2, tmp_path, tmp_path / "checkpoints")
+    assert first == second
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
 def loud(say, rank):
     with redirect_stdout(io.StringIO()) as printed:
         skmvae.distributed.fit(small(verbose=1), shard(X, rank, [150, 150]))
