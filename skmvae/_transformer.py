@@ -459,17 +459,11 @@ class MVAETransformer(
         state = self._untrained_state(X, previous, group)
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
-        folder = group.first(self.checkpoint_dir)
-        if folder is not None:
-            data = fingerprint(X) if group is ALONE else fingerprint_of_shards(X, group)
-            if group.rank == 0:
-                checkpoint = self._checkpoint(Path(folder), data, previous, seed)
-                keep = checkpoint.keep
-                if found := checkpoint.read(
-                    lambda kept: check_training(kept, state, in_a_fit=True)
-                ):
-                    # Of random_state=None any seed will do, so the fit that was begun is this one.
-                    start, seed = found, found.values["seed"]
+        if checkpoint := self._checkpoint(X, previous, seed, group):
+            keep = checkpoint.keep
+            if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
+                # Of random_state=None any seed will do, so the fit that was begun is this one.
+                start, seed = found, found.values["seed"]
         start, seed = group.first((start, draw_seed(seed)))
         self.__dict__.pop("_training", None)
         continues = previous is not None
@@ -501,18 +495,24 @@ class MVAETransformer(
         return interruption
 
     def _checkpoint(
-        self, folder: Path, data, previous: NetworkState | None, seed: int | None
-    ) -> Checkpoint:
-        """The checkpoint of this fit: its name follows from all that the fit follows from.
+        self, X, previous: NetworkState | None, seed: int | None, group: Group
+    ) -> Checkpoint | None:
+        """The checkpoint of this fit, which rank 0 reads and writes, if it has a folder for it.
 
-        ``data`` is the fingerprint of the rows.
+        Its name follows from all that the fit follows from.
         """
+        folder = group.first(self.checkpoint_dir)
+        if folder is None:
+            return None
+        data = fingerprint(X) if group is ALONE else fingerprint_of_shards(X, group)
+        if group.rank > 0:
+            return None
         params = self.get_params(deep=False)
         for name in _NOT_OF_THE_FIT:
             del params[name]
         begin = None if previous is None else (previous, self.history_, self._split_seed)
         return Checkpoint(
-            folder,
+            Path(folder),
             joblib.hash((__version__, params, seed, data, begin), coerce_mmap=True),
             int(self.max_iter),
             can_grow=self.learning_rate_schedule == "constant",

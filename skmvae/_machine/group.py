@@ -156,12 +156,12 @@ class Ranks(Group):
         return _Sum.apply(tensor, self)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        found = [p for p in parameters if p.grad is not None]
-        gradients = [p.grad.flatten() for p in found]
+        found = [(p, p.grad.flatten()) for p in parameters if p.grad is not None]
+        gradients = [gradient for _, gradient in found]
         # In memory that is there already: new pages take longer than what is written to them.
         self._gradients = torch.cat(gradients, out=self._gradients)
         parts = self.sum(self._gradients).split([len(gradient) for gradient in gradients])
-        for parameter, part in zip(found, parts, strict=True):
+        for (parameter, _), part in zip(found, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     def sum(self, tensor: Tensor) -> Tensor:
