@@ -190,16 +190,17 @@ LINKS = {
     "NVLink": Link(300e9, 3e-6),
 }
 N_RANKS = (2, 8, 64, 1024)
+NAMES = {1: "one thread", 100: "100 times as fast"}
 
 
 def predict():
     name = next(iter(SHAPES))
     step = Step.measured(name)
     table = {
-        f"{times_as_fast} x as fast, {n_rows} rows, {link}": [
+        f"{NAMES[times_as_fast]}, {n_rows}, {link}": [
             round(step.efficiency(n_rows, n, LINKS[link], times_as_fast), 3) for n in N_RANKS
         ]
-        for times_as_fast in (1, 100)
+        for times_as_fast in NAMES
         for n_rows in (128, 1024)
         for link in LINKS
     }
@@ -214,7 +215,7 @@ def predict():
 def draw(step):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     n_ranks = 2 ** np.arange(11)
-    for axis, times_as_fast in zip(axes, (1, 100), strict=True):
+    for axis, times_as_fast in zip(axes, NAMES, strict=True):
         for colour, (name, link) in enumerate(LINKS.items()):
             for n_rows, style in ((128, "--"), (1024, "-")):
                 efficiencies = [step.efficiency(n_rows, n, link, times_as_fast) for n in n_ranks]
@@ -222,9 +223,8 @@ def draw(step):
                 axis.plot(n_ranks, efficiencies, style, color=f"C{colour}", label=label)
         axis.set_xscale("log", base=2)
         axis.set_xlabel("ranks")
+        axis.set_title(NAMES[times_as_fast])
         axis.set_ylim(0, 1.02)
-    axes[0].set_title("one thread of this CPU")
-    axes[1].set_title("a device 100 times as fast")
     axes[0].set_ylabel("efficiency (computed)")
     axes[1].legend(fontsize="small")
     figure.savefig(Path(__file__).parent / "results" / f"scaling_{kind()}.png", dpi=110)

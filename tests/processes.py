@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skmvae._machine.group import Group, shares
+from skmvae._machine.group import Group
+from skmvae._machine.shares import shares
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once, where every rank is forked from: each would spend seconds on it.

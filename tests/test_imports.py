@@ -64,6 +64,7 @@ EDGES = {
         "_machine.group",
         "_machine.rows",
         "_machine.runtime",
+        "_machine.shares",
         "_model.network",
         "_model.objective",
         "_state",
@@ -79,8 +80,8 @@ EDGES = {
     "_files.writing": set(),
     "_model.__init__": set(),
     "_model.objective": {
-        "_machine.group",
         "_machine.runtime",
+        "_machine.shares",
         "_model.dhsic",
         "_model.distributions",
         "_model.network",
@@ -92,6 +93,7 @@ EDGES = {
     "_model.dhsic": set(),
     "_machine.__init__": set(),
     "_machine.group": {"_machine.runtime"},
+    "_machine.shares": {"_machine.group"},
     "_machine.rows": {"_machine.group", "_machine.runtime"},
     "_machine.runtime": set(),
 }

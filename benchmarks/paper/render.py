@@ -491,6 +491,46 @@ def times_of_searches():
     return _table(["search", "seconds", "best score, %"], rows)
 
 
+def scaling_kept():
+    path = ROOT / "benchmarks" / "results" / "scaling_amx_bf16.json"
+    return json.loads(path.read_text())
+
+
+def scaling_measured():
+    """Milliseconds of a step, and rows a second in units of those of one process."""
+    rows = []
+    for name, kept in scaling_kept().items():
+        if match := re.search(r"(\d+) rows a process", name):
+            times = [f"{kept['milliseconds'][key]:.0f}" for key in ("alone", "weak", "strong")]
+            gains = [f"{kept[f'{key}, times the rows a second']:.2f}" for key in ("weak", "strong")]
+            share = f"{100 * kept['share of communication, weak']:.0f} %"
+            rows.append([match[1], times[0], times[1], gains[0], share, times[2], gains[1]])
+    header = ["rows", "one process, ms", "two with as many each, ms", "rows a second"]
+    header += ["of it sums over ranks", "two with half each, ms", "rows a second"]
+    return _table(header, rows)
+
+
+def scaling_predicted():
+    """Efficiency by speed of a device, rows and link."""
+    kept = scaling_kept()
+    rows = [
+        [*name.split(", "), *(f"{100 * value:.0f} %" for value in values)]
+        for name, values in kept["predicted efficiency"].items()
+    ]
+    ranks = [f"{n} ranks" for n in kept["ranks"]]
+    return _table(["device", "rows a rank", "link", *ranks], rows)
+
+
+def larger_minibatches():
+    """What five epochs of MNIST give."""
+    rows = [
+        [name.split()[-1], f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"]
+        for name, kept in scaling_kept().items()
+        if name.startswith("minibatches of")
+    ]
+    return _table(["rows a minibatch", "bound, nats", "linear SVM"], rows)
+
+
 TABLES = {
     "table 1": reconstruction,
     "table 2": classification,
@@ -512,10 +552,16 @@ TABLES = {
     "times, AMX": times_on_mnist_with_amx,
     "times, processors": times_by_processor,
     "times, searches": times_of_searches,
+    "scaling": scaling_measured,
+    "scaling, predicted": scaling_predicted,
+    "minibatches": larger_minibatches,
 }
 
 
-PAGES = (ROOT / "docs" / "paper.md", ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
+PAGES = (
+    *(ROOT / "docs" / name for name in ("paper.md", "benchmarks.md", "scale.md")),
+    ROOT / "README.md",
+)
 
 
 def rendered(text):

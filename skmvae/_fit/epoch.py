@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._machine.group import ALONE, Group, Share, shares
+from .._machine.group import ALONE, Group
 from .._machine.rows import ScaledRows
 from .._machine.runtime import make_generator, no_gradients
+from .._machine.shares import Share, shares
 from .._model.network import MixtureVAE
 from .._model.objective import ObjectiveTerms, objective_terms
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors

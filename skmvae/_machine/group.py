@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -67,58 +66,6 @@ class Group:
 
 
 ALONE = Group()
-
-
-@dataclass(frozen=True)
-class Share:
-    """The rows that this process has of a minibatch: ``size`` of ``total``, from ``start`` on."""
-
-    group: Group
-    start: int
-    size: int
-    total: int
-
-    @classmethod
-    def of_all(cls, n_rows: int) -> Share:
-        return cls(ALONE, 0, n_rows, n_rows)
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.start, self.start + self.size)
-
-    def every(self, stride: int) -> Share:
-        """Of the batch's rows 0, stride, 2 stride, ...: which of those this process has."""
-        start, stop, total = (
-            math.ceil(n / stride) for n in (self.start, self.start + self.size, self.total)
-        )
-        return Share(self.group, start, stop - start, total)
-
-    def whole(self, own: Tensor) -> Tensor:
-        """The batch's (A, total, ...) of this process's (A, size, ...), with gradients."""
-        if self.group.size == 1:
-            return own
-        n_after = self.total - self.start - self.size
-        parts = [own.new_zeros(len(own), n, *own.shape[2:]) for n in (self.start, n_after)]
-        return self.group.add(torch.cat([parts[0], own, parts[1]], dim=1))
-
-
-def shares(group: Group, n_rows: int, batch_size: int) -> list[Share]:
-    """Of each minibatch of an epoch, when this process has ``n_rows``.
-
-    Each rank gives to each batch in proportion to its rows, so that all end together.
-    """
-    if batch_size < group.size:
-        raise ValueError(
-            f"batch_size={batch_size} is less than the number of ranks, {group.size}: there would "
-            "be minibatches with nothing in them. Raise batch_size, or start fewer ranks."
-        )
-    counts = np.array(group.gather(n_rows))
-    total = counts.sum()
-    ends = np.minimum(np.arange(0, total + batch_size, batch_size), total)
-    sizes = np.diff(ends[:, None] * counts // total, axis=0)  # (batches, ranks)
-    starts = sizes[:, : group.rank].sum(1)
-    columns = starts, sizes[:, group.rank], sizes.sum(1)
-    return [Share(group, *row) for row in np.stack(columns, axis=1).tolist()]
 
 
 class Ranks(Group):
@@ -198,8 +145,6 @@ class Ranks(Group):
         """Tell the others of an error here, if they do not know of it."""
         interrupted = isinstance(error, KeyboardInterrupt)
         if self._working_group is not None:
-            # What these frames hold keeps the group open.
-            traceback.clear_frames(error.__traceback__)
             text = f"failed with {type(error).__name__}: {error}"
             self._verdict = self._exchange("interrupted" if interrupted else text)
         if isinstance(self._verdict, KeyboardInterrupt) and not self._is_settled:
@@ -218,7 +163,6 @@ class Ranks(Group):
         try:
             yield self._working_group
         except RuntimeError as error:
-            traceback.clear_frames(error.__traceback__)
             self._verdict = self._exchange("lost the others")
             raise (self._verdict or error) from error
 
@@ -226,6 +170,10 @@ class Ranks(Group):
         if self._working_group is not None:
             group, self._working_group = self._working_group, None
             dist.destroy_process_group(group)
+        # It is open as long as the frames hold it in which Ctrl-C, or another rank, cut its work.
+        error = sys.exception()
+        if isinstance(error, KeyboardInterrupt | RuntimeError):
+            traceback.clear_frames(error.__traceback__)
 
     def _exchange(self, report: str) -> RuntimeError | KeyboardInterrupt | None:
         """Report to all, each to each; what follows from all reports."""

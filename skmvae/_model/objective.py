@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._machine.group import Share
 from .._machine.runtime import matrix_products
+from .._machine.shares import Share
 from .dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
 from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
 from .network import MixtureVAE, Posterior

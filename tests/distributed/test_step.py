@@ -10,8 +10,9 @@ from networks import settings, small_network
 from processes import minibatches, values
 
 from skmvae._fit.epoch import Trainer
-from skmvae._machine.group import Group, Share, ranks
+from skmvae._machine.group import Group, ranks
 from skmvae._machine.rows import ScaledRows
+from skmvae._machine.shares import Share
 from skmvae._model import objective as objective_module
 from skmvae._model.distributions import draw_log_dirichlet, draw_normal
 from skmvae._model.network import MixtureVAE
