@@ -226,7 +226,7 @@ def draw(step):
         axis.set_title(NAMES[times_as_fast])
         axis.set_ylim(0, 1.02)
     axes[0].set_ylabel("efficiency (computed)")
-    axes[1].legend(fontsize="small")
+    axes[0].legend(fontsize="small", loc="lower left")
     figure.savefig(Path(__file__).parent / "results" / f"scaling_{kind()}.png", dpi=110)
 
 
