@@ -68,7 +68,7 @@ def fit(
 
     See Also
     --------
-    MVAETransformer.fit : In one process.
+    skmvae.MVAETransformer.fit : In one process.
 
     Examples
     --------
