@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -19,6 +20,7 @@ from sklearn.datasets import load_digits
 import skmvae.distributed
 from skmvae import MVAETransformer
 from skmvae._files import checkpoints
+from skmvae._machine.group import ranks
 from skmvae.architectures import MLP
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -51,7 +53,17 @@ def digest(mvae):
 
 def fitted(say, rank, size, mvae, timeout=60.0):
     """What is left of a fit: the model if there is one, and the error if that came."""
-    say("fits")
+
+    @contextmanager
+    def announced(timeout):
+        with ranks(timeout) as group:
+            say("fits")  # before it is there, nobody can say that a rank has gone
+            yield group
+
+    skmvae.distributed.ranks = announced
+    small(max_iter=1).fit(
+        X
+    )  # imports the rest of torch, where Python turns Ctrl-C into other errors
     error = None
     try:
         skmvae.distributed.fit(mvae, X[rank::size], timeout=timeout)
@@ -62,24 +74,24 @@ def fitted(say, rank, size, mvae, timeout=60.0):
 
 
 def begun(size, folder, *args):
-    """The ranks, once each is about to fit."""
+    """The ranks, once they have met."""
     folder.mkdir()
-    ranks = start(fitted, size, folder, size, *args)
-    assert [rank.says() for rank in ranks] == ["fits"] * size
-    return ranks
+    group = start(fitted, size, folder, size, *args)
+    assert [rank.says() for rank in group] == ["fits"] * size
+    return group
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_ctrl_c_on_any_rank_leaves_all_with_the_same_epoch(trial, tmp_path):
     draws = random.Random(trial)
     size = 2 + trial % 2
-    ranks = begun(size, tmp_path / "group", small())
+    group = begun(size, tmp_path / "group", small())
     time.sleep(draws.uniform(0.0, 2.0))
-    pressed = ranks if trial % 3 == 2 else [draws.choice(ranks)]  # a terminal's reaches all
+    pressed = group if trial % 3 == 2 else [draws.choice(group)]  # a terminal's reaches all
     for rank in pressed:
         os.kill(rank.process.pid, signal.SIGINT)
     sent = time.perf_counter()
-    outcomes = [rank.outcome() for rank in ranks]
+    outcomes = [rank.outcome() for rank in group]
     assert time.perf_counter() - sent < SOON
     models = {model for (model, _) in (outcome.value for outcome in outcomes)}
     assert len(models) == 1
@@ -92,12 +104,12 @@ def test_ctrl_c_on_any_rank_leaves_all_with_the_same_epoch(trial, tmp_path):
 def test_a_rank_that_dies_ends_the_others_by_name(how, trial, tmp_path):
     draws = random.Random(trial)
     size = 2 + trial % 2
-    ranks = begun(size, tmp_path / "group", small())
+    group = begun(size, tmp_path / "group", small())
     time.sleep(draws.uniform(0.0, 2.0))
     victim = draws.randrange(size)
-    os.kill(ranks[victim].process.pid, how)
+    os.kill(group[victim].process.pid, how)
     sent = time.perf_counter()
-    outcomes = [rank.outcome() for rank in ranks]
+    outcomes = [rank.outcome() for rank in group]
     assert time.perf_counter() - sent < SOON
     for rank, outcome in enumerate(outcomes):
         if rank != victim:
@@ -107,17 +119,17 @@ def test_a_rank_that_dies_ends_the_others_by_name(how, trial, tmp_path):
 
 
 def test_a_rank_that_hangs_ends_the_others_within_twice_the_timeout(tmp_path):
-    ranks = begun(3, tmp_path / "group", small(), 2.0)
+    group = begun(3, tmp_path / "group", small(), 2.0)
     time.sleep(1.0)
-    os.kill(ranks[1].process.pid, signal.SIGSTOP)
+    os.kill(group[1].process.pid, signal.SIGSTOP)
     begin = time.perf_counter()
     for rank in (0, 2):
-        model, error = ranks[rank].outcome().value
+        model, error = group[rank].outcome().value
         assert error.startswith("RuntimeError: rank 1 has died, or has said nothing for timeout=2")
         assert model is None
     assert time.perf_counter() - begin < 2 * 2.0 + SOON
-    os.kill(ranks[1].process.pid, signal.SIGCONT)
-    assert ranks[1].outcome().value[1].startswith("RuntimeError")
+    os.kill(group[1].process.pid, signal.SIGCONT)
+    assert group[1].outcome().value[1].startswith("RuntimeError")
 
 
 class Epochs(logging.Handler):
