@@ -61,9 +61,7 @@ def fitted(say, rank, size, mvae, timeout=60.0):
             yield group
 
     skmvae.distributed.ranks = announced
-    small(max_iter=1).fit(
-        X
-    )  # imports the rest of torch, where Python turns Ctrl-C into other errors
+    small(max_iter=1).fit(X)  # imports what is left: there Ctrl-C may become RuntimeError
     error = None
     try:
         skmvae.distributed.fit(mvae, X[rank::size], timeout=timeout)
