@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py
 
-Takes about ten minutes on two cores. Prints what pytest prints, and keeps the number of tests
+Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of tests
 that passed, were skipped or failed, and the seconds, of each file.
 """
 
