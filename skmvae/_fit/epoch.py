@@ -221,13 +221,13 @@ class Trainer:
 def _join(network: MixtureVAE, group: Group) -> None:
     """Let the layers that look at the whole minibatch know with whom it is shared."""
     for name, module in network.named_modules():
-        if hasattr(module, "group"):
+        if isinstance(getattr(module, "group", None), Group):
             module.group = group
         elif group.size > 1 and isinstance(module, _LOOK_AT_OWN_ROWS):
             raise ValueError(
                 f"{name} of the architecture is a {type(module).__name__}, which would normalise "
-                "each rank's rows by themselves. Normalise by group.add(sum over the rows), where "
-                "group is an attribute of the layer that the fit sets."
+                "each rank's rows by themselves. Normalise as ComponentBatchNorm does, over the "
+                "group that the fit sets."
             )
 
 
