@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py
 
-Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of tests
-that passed, were skipped or failed, and the seconds, of each file.
+Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of
+tests that passed, were skipped or failed, and the seconds, of each file.
 """
 
 import os
