@@ -10,8 +10,11 @@ from skmvae._machine.group import Group
 from skmvae._machine.shares import shares
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# Imported once, where every rank is forked from: each would spend seconds on it.
-CONTEXT.set_forkserver_preload(["pytest", "sklearn.datasets", "skmvae.distributed"])
+# Imported once, where every rank is forked from: each would spend seconds on it. The third one is
+# what torch's optimizers import when the first of them is made.
+CONTEXT.set_forkserver_preload(
+    ["pytest", "pandas", "torch._dynamo", "sklearn.pipeline", "skmvae.distributed"]
+)
 
 # Seconds after which something has gone wrong, however busy the machine is.
 DEADLINE = 120
