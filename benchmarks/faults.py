@@ -1,8 +1,9 @@
 """The tests of tests/faults with many trials each; what docs/reliability.md says was run.
 
     python benchmarks/faults.py
+    python benchmarks/faults.py test_memory.py test_ranks.py
 
-Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of
+All of them, or some again. Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of
 tests that passed, were skipped or failed, and the seconds, of each file.
 """
 
@@ -30,7 +31,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         environment = os.environ | {name: str(number) for name, number in TRIALS.items()}
-        command = [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={report}"]
+        files = [f"tests/faults/{name}" for name in sys.argv[1:]] or ["tests/faults"]
+        command = [sys.executable, "-m", "pytest", "-q", *files, f"--junitxml={report}"]
         result = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         cases = list(ElementTree.parse(report).iter("testcase"))
     figures = {"machine": print_machine(), "trials": TRIALS}
