@@ -3,8 +3,9 @@
     python benchmarks/faults.py
     python benchmarks/faults.py test_memory.py test_ranks.py
 
-All of them, or some again. Takes about a quarter of an hour on two cores. Prints what pytest prints, and keeps the number of
-tests that passed, were skipped or failed, and the seconds, of each file.
+All of them, or some again. Takes about a quarter of an hour on two cores. Prints what pytest
+prints, and keeps the number of tests that passed, were skipped or failed, and the seconds, of each
+file.
 """
 
 import os
