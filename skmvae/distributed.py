@@ -52,7 +52,7 @@ def fit(
         Ignored.
     timeout : float, default=600
         Seconds that a rank waits for the others when they have nothing to say. One that dies is
-        noticed at once; one that hangs, within twice this time.
+        mostly noticed at once; else, and if it hangs, within twice this time.
 
     Returns
     -------

@@ -102,13 +102,13 @@ def test_ctrl_c_on_any_rank_leaves_all_with_the_same_epoch(trial, tmp_path):
 def test_a_rank_that_dies_ends_the_others_by_name(how, trial, tmp_path):
     draws = random.Random(trial)
     size = 2 + trial % 2
-    group = begun(size, tmp_path / "group", small())
+    group = begun(size, tmp_path / "group", small(), 10.0)
     time.sleep(draws.uniform(0.0, 2.0))
     victim = draws.randrange(size)
     os.kill(group[victim].process.pid, how)
     sent = time.perf_counter()
     outcomes = [rank.outcome() for rank in group]
-    assert time.perf_counter() - sent < SOON
+    assert time.perf_counter() - sent < 2 * 10.0 + SOON  # at once, mostly
     for rank, outcome in enumerate(outcomes):
         if rank != victim:
             model, error = outcome.value
