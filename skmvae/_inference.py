@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._machine.group import Group
 from ._machine.rows import ScaledRows, map_blocks
 from ._machine.runtime import make_generator, out_of_memory_explained
 from ._model.network import MixtureVAE, mix
@@ -69,10 +68,9 @@ class Inference:
 
         return self._map(weights, self._scaled(X), (self.state.k,))
 
-    def mean_weights(self, X, group: Group) -> np.ndarray:
-        """Mean of E[w | x] over the rows of all ranks: (n, F) -> (K,) float64."""
-        sums = self.mixing_weights(X).sum(axis=0, dtype=np.float64)
-        return sum(group.gather(sums)) / sum(group.gather(X.shape[0]))
+    def mean_weights(self, X) -> np.ndarray:
+        """Mean of E[w | x] over the rows: (n, F) -> (K,) float64."""
+        return self.mixing_weights(X).mean(axis=0, dtype=np.float64)
 
     def reconstruct(self, X, component: int | None) -> np.ndarray:
         """sum_k E[w_k] y_k, or y_component: (n, F) -> (n, F)."""

@@ -548,10 +548,9 @@ class MVAETransformer(
         n_training = sum(group.gather(len(training)))
         network = new_network(state, make_generator(network_seed, device), device)
 
-        def attributes(tensors, new_records, group=ALONE) -> dict:
-            """Without a group ``weights_`` is of this rank's rows alone."""
+        def attributes(tensors, new_records) -> dict:
             inference = Inference(state.holding(tensors), device)
-            fitted = _fitted_attributes(inference, [*records, *new_records], X, group)
+            fitted = _fitted_attributes(inference, [*records, *new_records], X)
             return self.__dict__ | fitted | {"_split_seed": split_seed}
 
         result = train(
@@ -570,8 +569,9 @@ class MVAETransformer(
             group=group,
         )
         self.__dict__, late_interruption = finish(
-            lambda: attributes(network.state_dict(), result.records, group)
+            lambda: attributes(network.state_dict(), result.records)
         )
+        self.weights_ = group.mean(self.weights_, X.shape[0])
         task.end(lambda: self.__dict__)
         return result.interruption or late_interruption
 
@@ -1109,9 +1109,7 @@ def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETra
     return mvae
 
 
-def _fitted_attributes(
-    inference: Inference, records: list[dict[str, float]], X, group: Group
-) -> dict:
+def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X) -> dict:
     """What ``fit`` leaves behind of a trained network and the records of its epochs."""
     state = inference.state
     return {
@@ -1121,7 +1119,7 @@ def _fitted_attributes(
         "noise_variance_": inference.noise_variance,
         "history_": _as_history(records),
         "n_iter_": len(records),
-        "weights_": inference.mean_weights(X, group),
+        "weights_": inference.mean_weights(X),
     }
 
 

@@ -52,7 +52,7 @@ def fit(
         Ignored.
     timeout : float, default=600
         Seconds that a rank waits for the others when they have nothing to say. One that dies is
-        mostly noticed at once; else, and if it hangs, within twice this time.
+        noticed at once; one that hangs, within twice this time.
 
     Returns
     -------
@@ -116,9 +116,9 @@ def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
     """ValueError on every rank, naming one that has another parameter or other columns."""
     params = estimator.get_params(deep=False)
     own = {name: value for name, value in params.items() if name not in _OF_A_RANK}
-    own["the shape of a row of X"] = np.shape(X)[1:]
-    own["the columns of X"] = list(getattr(X, "columns", []))
-    own["the fit to go on from"] = getattr(estimator, "_state", None) if own["warm_start"] else None
+    own["number of columns"] = np.shape(X)[1:]
+    own["set of column names"] = list(getattr(X, "columns", []))
+    own["earlier fit"] = getattr(estimator, "_state", None) if own["warm_start"] else None
     described = {
         name: (joblib.hash(value, coerce_mmap=True), repr(value)[:100])
         for name, value in own.items()

@@ -69,6 +69,15 @@ def _process_wide_state_is_left_alone(request):
     assert not moved, f"moved by the test: {moved}"
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models so small that on a busy machine threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """The first 500 digits, float64, read-only, so that nothing can modify them unseen."""

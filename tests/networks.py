@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skmvae import MVAETransformer
 from skmvae._fit.epoch import TrainingSettings
 from skmvae._machine.rows import ScaledRows
 from skmvae._model.network import MixtureVAE, Posterior
@@ -32,6 +33,19 @@ def make_network(k=3, n_features=5, latent_dim=2, likelihood="gaussian", hidden=
 def small_network(**kwargs):
     """In float32, as training needs it."""
     return make_network(**kwargs).float()
+
+
+def small_estimator(**params):
+    """Whose epochs take milliseconds. Processes that are forked may not use a GPU."""
+    params = {
+        "k": 2,
+        "latent_dim": 2,
+        "architecture": MLP((16,)),
+        "batch_size": 32,
+        "random_state": 0,
+        "device": "cpu",
+    } | params
+    return MVAETransformer(**params)
 
 
 def data(n=50, n_features=5, seed=0, device="cpu"):

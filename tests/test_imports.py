@@ -31,7 +31,6 @@ EDGES = {
         "architectures",
     },
     "_inference": {
-        "_machine.group",
         "_machine.rows",
         "_machine.runtime",
         "_model.network",

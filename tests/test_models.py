@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
 import skmvae
 from skmvae import MVAETransformer
 from skmvae.architectures import MLP, Conv
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEPT = Path(__file__).parent / "models"
 
@@ -29,15 +30,6 @@ class Narrow(MLP):
 
 
 NARROW = f"{__name__}.Narrow"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These models are so small that on a busy machine threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

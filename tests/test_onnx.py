@@ -24,6 +24,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
 SHAPE = (1, 8, 8)
 # Of the largest value, in float32.
@@ -42,15 +44,6 @@ class Sine(nn.Module):
 class SineArchitecture(BaseEstimator):
     def build(self, n_features, latent_dim, k):
         return Sine(k, n_features, 2 * latent_dim + 1), Sine(k, latent_dim, n_features)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These models are so small that on a busy machine threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from skmvae._machine import rows as rows_module
-from skmvae._machine.rows import ScaledRows, map_blocks, mean_and_scale, row_blocks
+from skmvae._machine.group import ALONE
+from skmvae._machine.rows import (
+    ScaledRows,
+    fingerprint_of_shards,
+    map_blocks,
+    mean_and_scale,
+    row_blocks,
+)
 
 CPU = torch.device("cpu")
 
@@ -174,3 +181,16 @@ def test_rows_may_keep_the_precision_of_float64(dtype):
     tensor = ScaledRows(X, np.zeros(3), 1.0, CPU, dtype)[:]
     assert tensor.numpy().dtype == dtype
     np.testing.assert_array_equal(tensor, X.astype(dtype))
+
+
+def test_rows_have_one_fingerprint_in_whatever_order_and_other_rows_another():
+    X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+    found = fingerprint_of_shards(X, ALONE)
+    assert fingerprint_of_shards(X[::-1], ALONE) == found
+    assert fingerprint_of_shards(sparse.csr_array(X), ALONE) == found
+    exchanged = X.copy()
+    exchanged[3, [0, 1]] = exchanged[3, [1, 0]]
+    nudged = X.copy()
+    nudged[49, 4] = np.nextafter(nudged[49, 4], 1, dtype=np.float32)
+    others = [exchanged, nudged, X[1:], X[:, 1:], np.vstack([X, X[:1]]), X.astype(np.float64)]
+    assert len({found, *(fingerprint_of_shards(other, ALONE) for other in others)}) == 7

@@ -86,12 +86,11 @@ class Trainer:
         self._shuffler = np.random.default_rng(seed)
         self._optimizer = _make_optimizer(network, settings, rows.device)
         self._share = SCHEDULES[settings.learning_rate_schedule].share
-        n_rows = sum(group.gather(n_training))
-        self._n_steps = settings.max_iter * math.ceil(n_rows / settings.batch_size)
+        n_rows, n_training = np.sum(group.gather((len(rows), n_training)), axis=0).tolist()
+        self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
         self._batches = batches_of(rows, settings.batch_size)
-        n_rows = sum(group.gather(len(rows)))
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
         self._graphed = (
             GraphedStep(self._optimizer.zero_grad, self._generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -36,6 +36,10 @@ class Group:
 
     def first(self, value: Value) -> Value:
         """What rank 0 gives."""
+        return value
+
+    def mean(self, value: Value, n_rows: int) -> Value:
+        """The mean over the rows of all ranks, where ``value`` is that over this one's."""
         return value
 
     def add(self, tensor: Tensor) -> Tensor:
@@ -89,15 +93,17 @@ class Ranks(Group):
 
     def gather(self, value: Value) -> list[Value]:
         values: list[Any] = [None] * self.size
-        with self._group() as group:
-            dist.all_gather_object(values, value, group=group)
+        self._together(lambda group: dist.all_gather_object(values, value, group=group))
         return values
 
     def first(self, value: Value) -> Value:
         values = [value]
-        with self._group() as group:
-            dist.broadcast_object_list(values, src=0, group=group)
+        self._together(lambda group: dist.broadcast_object_list(values, src=0, group=group))
         return values[0]
+
+    def mean(self, value, n_rows: int):
+        values, sizes = zip(*self.gather((value, n_rows)), strict=True)
+        return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
 
     def add(self, tensor: Tensor) -> Tensor:
         return _Sum.apply(tensor, self)
@@ -113,8 +119,7 @@ class Ranks(Group):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in the place of ``tensor``, without gradients."""
-        with self._group() as group:
-            dist.all_reduce(tensor, group=group)
+        self._together(lambda group: dist.all_reduce(tensor, group=group))
         return tensor
 
     def own_shuffler(self, shuffler: np.random.Generator) -> np.random.Generator:
@@ -130,13 +135,19 @@ class Ranks(Group):
             self._verdict = self._exchange("interrupted")
         if isinstance(self._verdict, RuntimeError):
             raise self._verdict
-        return self._furthest(progress, n_epochs)
+        lengths = self._lengths(n_epochs)
+        if None in lengths:
+            return None
+        values = [progress]
+        furthest = int(np.argmax(lengths))
+        dist.broadcast_object_list(values, src=furthest, group=self._reporting_group)
+        return values[0]
 
     def finish(self, interruption: KeyboardInterrupt | None) -> KeyboardInterrupt | None:
         if self._working_group is not None:
             self._verdict = self._exchange("ended" if interruption is None else "interrupted")
-            if isinstance(self._verdict, KeyboardInterrupt):
-                self._furthest(None, -1)
+            if isinstance(self._verdict, KeyboardInterrupt) and None in self._lengths(-1):
+                raise self._verdict  # before a rank had its model
         if isinstance(self._verdict, RuntimeError):
             raise self._verdict
         return interruption or self._verdict
@@ -148,20 +159,22 @@ class Ranks(Group):
             text = f"failed with {type(error).__name__}: {error}"
             self._verdict = self._exchange("interrupted" if interrupted else text)
         if isinstance(self._verdict, KeyboardInterrupt) and not self._is_settled:
-            self._furthest(None, None)
+            self._lengths(None)
 
     def close(self) -> None:
         self._stop_work()
         dist.destroy_process_group(self._reporting_group)
 
-    @contextmanager
-    def _group(self) -> Iterator[dist.ProcessGroup]:
-        """To work in, until a Ctrl-C has closed it. An error there is not this rank's own."""
+    def _together(self, operation: Callable[[dist.ProcessGroup], Any]) -> None:
+        """In the group for work, until Ctrl-C has closed it. An error there is not this rank's own.
+
+        No frame that goes on keeps the group: it is closed when nobody holds it.
+        """
         if self._working_group is None:
-            yield self._reporting_group
+            operation(self._reporting_group)
             return
         try:
-            yield self._working_group
+            operation(self._working_group)
         except RuntimeError as error:
             self._verdict = self._exchange("lost the others")
             raise (self._verdict or error) from error
@@ -214,17 +227,12 @@ class Ranks(Group):
             return KeyboardInterrupt(f"rank {min(interrupted)} was interrupted")
         return None
 
-    def _furthest(self, progress, n_epochs: int | None):
-        """The progress of the rank with the most epochs; None if one has none to speak of."""
+    def _lengths(self, n_epochs: int | None) -> list[Any]:
+        """Each rank's number of epochs after Ctrl-C: -1 if all are done, None outside training."""
         self._is_settled = True
         lengths: list[Any] = [None] * self.size
         dist.all_gather_object(lengths, n_epochs, group=self._reporting_group)
-        if None in lengths:
-            return None
-        values = [progress]
-        source = int(np.argmax(lengths))
-        dist.broadcast_object_list(values, src=source, group=self._reporting_group)
-        return values[0]
+        return lengths
 
 
 def _has_come(work: dist.Work) -> bool:

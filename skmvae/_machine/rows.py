@@ -95,16 +95,16 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
     Of the rows of all ranks, where X is this one's.
     """
 
-    def mean_of(function):
-        """Mean over all rows of what ``function`` gives of a block of rows."""
-        sums = sum(function(_dense(X[block])).sum(axis=0) for block in row_blocks(*X.shape))
-        return sum(group.gather(sums)) / sum(group.gather(X.shape[0]))
+    def blocks():
+        return (_dense(X[block]) for block in row_blocks(*X.shape))
 
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
         origin = group.first(_dense(X[:1])[0].astype(np.float64))
-        mean = origin + mean_of(lambda block: block - origin)
-        variances = mean_of(lambda block: np.square(block - mean))
+        own_mean = sum((block - origin).sum(axis=0) for block in blocks()) / X.shape[0]
+        mean = origin + group.mean(own_mean, X.shape[0])
+        own_variances = sum(np.square(block - mean).sum(axis=0) for block in blocks()) / X.shape[0]
+        variances = group.mean(own_variances, X.shape[0])
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
     if not variances.any() and not is_constant(X, group):
@@ -132,7 +132,7 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
     """
     n_words = X.shape[1] * X.dtype.itemsize // 4
     rng = np.random.default_rng(n_words)
-    factors = rng.integers(2**64, size=(n_words, 2), dtype=np.uint64, endpoint=False) | 1
+    factors = rng.integers(2**64, size=(n_words, 2), dtype=np.uint64) | 1
     total = np.zeros(2, np.uint64)
     for block in row_blocks(*X.shape):
         words = np.ascontiguousarray(_dense(X[block])).view(np.uint32).astype(np.uint64)

@@ -108,13 +108,13 @@ class ComponentBatchNorm(nn.Module):
             return self._over_ranks(h)
         # A single value has no variance.
         uses_batch = self.training and h.numel() > h.shape[1]
-        return self._normalise(h, self.mean.flatten(), self.variance.flatten(), uses_batch)
+        return self._normalise(h, uses_batch)
 
-    def _normalise(self, h: Tensor, mean: Tensor, variance: Tensor, uses_batch: bool) -> Tensor:
+    def _normalise(self, h: Tensor, uses_batch: bool) -> Tensor:
         return F.batch_norm(
             h,
-            mean,
-            variance,
+            self.mean.flatten(),
+            self.variance.flatten(),
             self.weight.flatten(),
             self.bias.flatten(),
             training=uses_batch,
@@ -131,9 +131,9 @@ class ComponentBatchNorm(nn.Module):
         mean = sums[:-1] / n
         centred = h - mean.view(1, -1, 1, 1)
         variance = self.group.add(centred.square().sum((0, 2, 3))) / n
+        if n <= 1.0:
+            return self._normalise(h, uses_batch=False)
         with torch.no_grad():
-            if n <= 1.0:
-                return self._normalise(h, self.mean.flatten(), self.variance.flatten(), False)
             self.mean.lerp_(mean.view_as(self.mean), self.MOMENTUM)
             unbiased = (variance * n / (n - 1.0)).view_as(self.variance)
             self.variance.lerp_(unbiased, self.MOMENTUM)

@@ -22,8 +22,8 @@ _TEMPERATURE = 1 / 80
 # components' bounds differ sharply, as under a Gaussian likelihood, that takes hundreds.
 _TRANSPORT_ITERATIONS = 5
 
-# Of a Gram matrix, whose cost grows with the square: with the 8,192 rows of a large minibatch those
-# of four components would take a gigabyte, and nearly all of a step.
+# Of a Gram matrix, which grows with the square: those of four components and the 8,192 rows of a
+# large minibatch would take a gigabyte.
 _GRAM_ROWS = 512
 
 

@@ -3,12 +3,14 @@
 import io
 import re
 from contextlib import redirect_stdout
+from functools import partial
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch.distributed as dist
+from networks import small_estimator
 from processes import run, values
 from scipy import sparse
 from sklearn.datasets import load_digits
@@ -16,24 +18,12 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 import skmvae.distributed
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP, Conv
 
 X = load_digits().data[:300]
 
 
-def small(**params):
-    params = {
-        "k": 3,
-        "latent_dim": 2,
-        "architecture": MLP((16,)),
-        "max_iter": 3,
-        "batch_size": 32,
-        "random_state": 0,
-        "precision": "float32",
-        "device": "cpu",
-    } | params
-    return MVAETransformer(**params)
+small = partial(small_estimator, k=3, max_iter=3, precision="float32")
 
 
 def shard(rows, rank, sizes):
@@ -201,8 +191,8 @@ BAD = {
     ),
     "other columns": (
         [({}, X, HALVES), ({}, X[:, 1:], HALVES)],
-        r"ValueError: rank 1 has another the shape of a row of X than rank 0: \(63,\)",
-        r"ValueError: rank 1 has another the shape of a row of X than rank 0: \(63,\)",
+        r"ValueError: rank 1 has another number of columns than rank 0: \(63,\)",
+        r"ValueError: rank 1 has another number of columns than rank 0: \(63,\)",
     ),
     "a parameter": (
         [({"beta": -1.0}, X, HALVES)] * 2,

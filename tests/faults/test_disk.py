@@ -18,7 +18,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-import torch
 
 import skmvae
 from skmvae import MVAETransformer
@@ -27,19 +26,12 @@ from skmvae.architectures import MLP
 
 resource = pytest.importorskip("resource", reason="limits and users are those of POSIX")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 X = np.random.default_rng(0).normal(size=(60, 5))
 X.flags.writeable = False
 
 EPOCHS = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These models are so small that on a busy machine threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

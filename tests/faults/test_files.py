@@ -30,17 +30,10 @@ resource = pytest.importorskip("resource", reason="links, pipes and limits are t
 # Of each kind of file; SKMVAE_FLIPS=500 by hand.
 FLIPS = int(os.environ.get("SKMVAE_FLIPS", "60"))
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 X = np.random.default_rng(0).normal(size=(60, 5))
 X.flags.writeable = False
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These models are so small that on a busy machine threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(**params):

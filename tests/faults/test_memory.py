@@ -236,8 +236,8 @@ def fit_sparse(megabytes):
 
 @needs_a_limit
 def test_sparse_rows_are_fitted_where_there_is_no_room_for_the_dense_ones(start):
-    codes = start(fit_sparse, megabytes=150).result()["codes"]
-    assert codes.shape == (3932, 4)
+    codes = start(fit_sparse, megabytes=250).result()["codes"]
+    assert codes.shape == (6552, 4)
     assert np.isfinite(codes).all()
 
 

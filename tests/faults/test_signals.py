@@ -288,12 +288,12 @@ def test_ctrl_c_after_the_last_epoch_loses_nothing(make_small, digits, monkeypat
     original = Inference.mean_weights
     presses = 1
 
-    def pressed(self, *args):
+    def pressed(self, X):
         nonlocal presses
         presses -= 1
         if presses >= 0:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *args)
+        return original(self, X)
 
     monkeypatch.setattr(Inference, "mean_weights", pressed)
     mvae = make_small()
