@@ -1,7 +1,7 @@
 """Real processes in a real group: a function run on every rank, and what became of each."""
 
 import multiprocessing
-import time
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from skmvae._machine.group import Group
 from skmvae._machine.shares import shares
 
-CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 # Imported once, where every rank is forked from: each would spend seconds on it. The third one is
 # what torch's optimizers import when the first of them is made.
 CONTEXT.set_forkserver_preload(
@@ -25,7 +25,6 @@ class Outcome(NamedTuple):
 
     value: Any = None
     error: BaseException | None = None
-    seconds: float = 0.0
 
 
 class Rank(NamedTuple):
@@ -81,12 +80,11 @@ def _serve(function, rank, size, meeting, pipe, args):
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=size)
-    begin = time.perf_counter()
     try:
         outcome = Outcome(value=function(pipe.send, rank, *args))
     except BaseException as error:
         outcome = Outcome(error=error)
-    pipe.send(outcome._replace(seconds=time.perf_counter() - begin))
+    pipe.send(outcome)
     dist.destroy_process_group()
 
 
