@@ -8,9 +8,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import process_wide_state
 from joblib import Parallel, delayed, parallel_backend
 from networks import assert_same_to_rounding
+from process_state import process_wide_state
 from sklearn.base import clone
 
 from skmvae._model.objective import OBJECTIVES

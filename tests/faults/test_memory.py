@@ -15,18 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import test_kill
 import torch
+from networks import small_estimator
 from scipy import sparse
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV
 
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 resource = pytest.importorskip("resource")
-
-start = test_kill.start  # a fixture
 
 needs_a_limit = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(),
@@ -123,16 +120,7 @@ def lift_limit():
 
 
 def small(**params):
-    params = {
-        "k": 2,
-        "latent_dim": 2,
-        "architecture": MLP((16,)),
-        "max_iter": 1,
-        "batch_size": 32,
-        "device": "cpu",
-        "random_state": 0,
-    } | params
-    return MVAETransformer(**params)
+    return small_estimator(**{"max_iter": 1} | params)
 
 
 def run_out(use, megabytes, n_threads=1):

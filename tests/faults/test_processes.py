@@ -7,14 +7,11 @@ import time
 
 import numpy as np
 import pytest
-import test_kill
 import torch
 from joblib import Parallel, delayed, parallel_config
+from networks import small_estimator
 
 from skmvae import MVAETransformer
-from skmvae.architectures import MLP
-
-start = test_kill.start  # a fixture
 
 needs_fork = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="needs fork"
@@ -28,15 +25,7 @@ MANY = np.random.default_rng(1).normal(size=(600, 200)).astype(np.float32)  # fo
 
 
 def small(**params):
-    params = {
-        "k": 2,
-        "latent_dim": 2,
-        "architecture": MLP((8,)),
-        "max_iter": 2,
-        "device": "cpu",
-        "random_state": 0,
-    } | params
-    return MVAETransformer(**params)
+    return small_estimator(**{"max_iter": 2} | params)
 
 
 def fit_few(seed=0):

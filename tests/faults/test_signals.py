@@ -1,6 +1,6 @@
 """Ctrl-C at random times: what was fitted or saved is whole, the old or the new one.
 
-The signals are sent by the tests' process to a job (see test_kill.py) that asks for them.
+The signals are sent by the tests' process to a job (see jobs.py) that asks for them.
 """
 
 import copy
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_kill
 import torch
-from test_kill import (
+from jobs import (
+    DEADLINE,
     FEW,
     TRIALS,
     Reporter,
@@ -37,9 +37,6 @@ from skmvae.architectures import MLP
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and fork")
 
-start, rng = test_kill.start, test_kill.rng  # fixtures
-
-
 # What the jobs have in common.
 
 
@@ -56,7 +53,7 @@ def ctrl_c_in(seconds, function, *arguments):
         pause()
         function(*arguments)
         returned = True
-        end = time.monotonic() + test_kill.DEADLINE / 4
+        end = time.monotonic() + DEADLINE / 4
         while KeyboardInterrupt not in lost and time.monotonic() < end:
             time.sleep(0.01)  # it is on its way
     except KeyboardInterrupt:

@@ -1,0 +1,57 @@
+"""The snippets of the page on clusters, and children that run them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from skmvae import MVAETransformer
+
+
+@pytest.fixture(scope="session")
+def snippets():
+    """The code under each heading of the page."""
+    page = Path(__file__).parents[2] / "docs" / "cluster.md"
+    parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)[1:]
+    find = re.compile(r"```python\n(.*?)```", flags=re.DOTALL)
+    return {parts[i]: find.findall(parts[i + 1]) for i in range(0, len(parts), 2)}
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder that all workers see, with a model, the rows and their codes."""
+    folder = tmp_path_factory.mktemp("shared")
+    X = load_digits().data
+    mvae = MVAETransformer(max_iter=1, random_state=0).fit(X)
+    mvae.save(folder / "digits.safetensors")
+    np.save(folder / "X.npy", X)
+    np.save(folder / "codes.npy", mvae.transform(X))
+    return folder
+
+
+@pytest.fixture
+def run_in_child(tmp_path):
+    """Run a script in a process of its own, which an engine may change as it likes.
+
+    It ends within the time or is killed, and what it printed is in the message then.
+    """
+
+    def run(script, timeout, **environment):
+        path = tmp_path / "script.py"
+        path.write_text(script)
+        child = subprocess.run(
+            [sys.executable, str(path)],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert child.returncode == 0, child.stdout + child.stderr
+
+    return run
