@@ -75,7 +75,8 @@ html_theme_options = {
     "footer_end": [],
 }
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Of each of the two examples that run at a time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Gallery scripts run without a screen.
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
 sphinx_gallery_conf = {
@@ -86,6 +87,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "parallel": 2,
     "abort_on_example_error": True,
     "doc_module": ("skmvae",),
 }
