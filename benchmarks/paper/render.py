@@ -521,14 +521,32 @@ def scaling_predicted():
     return _table(["device", "rows a rank", "link", *ranks], rows)
 
 
+def scaling_of_shapes():
+    """Efficiency by the size of the network, on 64 fast devices."""
+    names = {
+        "128 rows": "128 rows a rank",
+        "1024 rows": "1,024 rows a rank",
+        "1024 rows, bfloat16": "1,024, sums in bfloat16",
+        "8192 rows": "8,192 rows a rank",
+    }
+    rows = []
+    for shape, kept in scaling_kept()["predicted efficiency, shapes"].items():
+        sizes = [f"{kept['megabytes of gradients']:.0f}"]
+        sizes.append(f"{kept['milliseconds of 1024 rows alone']:.2f}")
+        rows.append([shape, *sizes, *(f"{100 * kept[name]:.0f} %" for name in names)])
+    header = ["network", "gradients, MB", "1,024 rows alone, ms", *names.values()]
+    return _table(header, rows)
+
+
 def larger_minibatches():
-    """What five epochs of MNIST give."""
-    rows = [
-        [name.split()[-1], f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"]
-        for name, kept in scaling_kept().items()
-        if name.startswith("minibatches of")
-    ]
-    return _table(["rows a minibatch", "bound, nats", "linear SVM"], rows)
+    """What a few epochs of MNIST give."""
+    rows = []
+    for name, kept in scaling_kept().items():
+        if name.startswith("minibatches of"):
+            sizes = re.findall(r"\d+", name)
+            rows.append([*sizes, f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"])
+    header = ["rows a minibatch", "times the learning rate", "epochs", "bound, nats", "linear SVM"]
+    return _table(header, rows)
 
 
 TABLES = {
@@ -554,6 +572,7 @@ TABLES = {
     "times, searches": times_of_searches,
     "scaling": scaling_measured,
     "scaling, predicted": scaling_predicted,
+    "scaling, shapes": scaling_of_shapes,
     "minibatches": larger_minibatches,
 }
 

@@ -1,4 +1,4 @@
-"""The snippets of the page on clusters, and children that run them."""
+"""The snippets of the pages on clusters, and children that run them."""
 
 import os
 import re
@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
+from networks import assert_same_to_rounding
 from sklearn.datasets import load_digits
 
+import skmvae.distributed
 from skmvae import MVAETransformer
 
 
 @pytest.fixture(scope="session")
 def snippets():
-    """The code under each heading of the page."""
-    page = Path(__file__).parents[2] / "docs" / "cluster.md"
-    parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)[1:]
+    """The code under each heading of the pages."""
+    docs = Path(__file__).parents[2] / "docs"
+    pages = "".join((docs / name).read_text() for name in ("scale.md", "cluster.md"))
+    parts = re.split(r"^## (.*)$", pages, flags=re.MULTILINE)[1:]
     find = re.compile(r"```python\n(.*?)```", flags=re.DOTALL)
     return {parts[i]: find.findall(parts[i + 1]) for i in range(0, len(parts), 2)}
 
@@ -32,6 +36,26 @@ def shared(tmp_path_factory):
     np.save(folder / "X.npy", X)
     np.save(folder / "codes.npy", mvae.transform(X))
     return folder
+
+
+def fit_shard(say, rank, X):
+    mvae = MVAETransformer(max_iter=20, random_state=0)
+    return skmvae.distributed.fit(mvae, X[rank::2])
+
+
+@pytest.fixture
+def check_fit_of_two_ranks(shared, tmp_path):
+    """That the saved model is the one of two processes without an engine."""
+
+    def check():
+        X = np.load(shared / "X.npy")
+        path = shared / "together.safetensors"
+        found = skmvae.load(path)
+        path.unlink()
+        expected, _ = processes.values(fit_shard, 2, tmp_path, X)
+        assert_same_to_rounding(found.transform(X), expected.transform(X))
+
+    return check
 
 
 @pytest.fixture

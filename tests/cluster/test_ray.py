@@ -1,4 +1,4 @@
-"""Codes of a Ray data set, as the page on clusters has them."""
+"""Ray, as the pages on clusters have it."""
 
 import importlib.util
 
@@ -66,3 +66,13 @@ def test_a_search_has_the_scores_of_one_process(snippets, shared, run_in_child):
     [snippet] = snippets["A grid search on Ray"]
     script = (BEFORE + SEARCH + snippet + AFTER_SEARCH).replace("/shared", str(shared))
     run_in_child(script, timeout=120, RAY_USAGE_STATS_ENABLED="0")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="needs ray[default]")
+@pytest.mark.skipif(importlib.util.find_spec("pydantic") is None, reason="needs ray[train]")
+def test_ray_train_fits_one_estimator(snippets, shared, run_in_child, check_fit_of_two_ranks):
+    train, with_ray, _ = snippets["Starting it"]
+    before = BEFORE.replace("include_dashboard=False", "dashboard_host='127.0.0.1'")
+    script = (before + train + with_ray).replace("/shared", str(shared))
+    run_in_child(script, timeout=180, RAY_USAGE_STATS_ENABLED="0")
+    check_fit_of_two_ranks()
