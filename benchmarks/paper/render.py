@@ -491,15 +491,27 @@ def times_of_searches():
     return _table(["search", "seconds", "best score, %"], rows)
 
 
-def scaling_kept():
-    path = ROOT / "benchmarks" / "results" / "scaling_amx_bf16.json"
+def kept_with_amx(name):
+    path = ROOT / "benchmarks" / "results" / f"{name}_amx_bf16.json"
     return json.loads(path.read_text())
+
+
+def chunks():
+    """Ten passes over MNIST in chunks or at once: means over the seeds."""
+    kept = kept_with_amx("streaming")
+    digits = {"MLP": 1, "SVM": 1, "KNN": 1, "MSE": 2, "bound": 1}
+    rows = []
+    for way in ("partial_fit", "fit", "fit, constant"):
+        of_way = [value for name, value in kept.items() if name.startswith(f"{way}, seed")]
+        cells = [_cell([seed[name] for seed in of_way], n) for name, n in digits.items()]
+        rows.append([way, *cells])
+    return _table(["", "MLP", "linear SVM", "KNN (5)", "MSE", "bound, nats"], rows)
 
 
 def scaling_measured():
     """Milliseconds of a step, and rows a second in units of those of one process."""
     rows = []
-    for name, kept in scaling_kept().items():
+    for name, kept in kept_with_amx("scaling").items():
         if match := re.search(r"(\d+) rows a process", name):
             times = [f"{kept['milliseconds'][key]:.0f}" for key in ("alone", "weak", "strong")]
             gains = [f"{kept[f'{key}, times the rows a second']:.2f}" for key in ("weak", "strong")]
@@ -512,7 +524,7 @@ def scaling_measured():
 
 def scaling_predicted():
     """Efficiency by speed of a device, rows and link."""
-    kept = scaling_kept()
+    kept = kept_with_amx("scaling")
     rows = [
         [*name.split(", "), *(f"{100 * value:.0f} %" for value in values)]
         for name, values in kept["predicted efficiency"].items()
@@ -530,7 +542,7 @@ def scaling_of_shapes():
         "8192 rows": "8,192 rows a rank",
     }
     rows = []
-    for shape, kept in scaling_kept()["predicted efficiency, shapes"].items():
+    for shape, kept in kept_with_amx("scaling")["predicted efficiency, shapes"].items():
         sizes = [f"{kept['megabytes of gradients']:.0f}"]
         sizes.append(f"{kept['milliseconds of 1024 rows alone']:.2f}")
         rows.append([shape, *sizes, *(f"{100 * kept[name]:.0f} %" for name in names)])
@@ -541,7 +553,7 @@ def scaling_of_shapes():
 def larger_minibatches():
     """What a few epochs of MNIST give."""
     rows = []
-    for name, kept in scaling_kept().items():
+    for name, kept in kept_with_amx("scaling").items():
         if name.startswith("minibatches of"):
             sizes = re.findall(r"\d+", name)
             rows.append([*sizes, f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"])
@@ -570,6 +582,7 @@ TABLES = {
     "times, AMX": times_on_mnist_with_amx,
     "times, processors": times_by_processor,
     "times, searches": times_of_searches,
+    "chunks": chunks,
     "scaling": scaling_measured,
     "scaling, predicted": scaling_predicted,
     "scaling, shapes": scaling_of_shapes,
