@@ -504,7 +504,10 @@ class MVAETransformer(
         folder = group.first(self.checkpoint_dir)
         if folder is None:
             return None
-        data = fingerprint(X) if group is ALONE else fingerprint_of_shards(X, group)
+        # Of shards each holds out rows of its own: with others, a fit that went on from here would
+        # be judged by rows that it was trained on.
+        is_split = group is not ALONE and not self.early_stopping
+        data = fingerprint_of_shards(X, group) if is_split else group.gather(fingerprint(X))
         if group.rank > 0:
             return None
         params = self.get_params(deep=False)

@@ -192,5 +192,6 @@ def test_rows_have_one_fingerprint_in_whatever_order_and_other_rows_another():
     exchanged[3, [0, 1]] = exchanged[3, [1, 0]]
     nudged = X.copy()
     nudged[49, 4] = np.nextafter(nudged[49, 4], 1, dtype=np.float32)
-    others = [exchanged, nudged, X[1:], X[:, 1:], np.vstack([X, X[:1]]), X.astype(np.float64)]
-    assert len({found, *(fingerprint_of_shards(other, ALONE) for other in others)}) == 7
+    longer = [np.vstack([X, X[:1]]), np.vstack([X, np.zeros((1, 5), X.dtype)])]
+    others = [exchanged, nudged, *longer, X[1:], X[:, 1:], X.astype(np.float64)]
+    assert len({found, *(fingerprint_of_shards(other, ALONE) for other in others)}) == 8

@@ -1,6 +1,7 @@
 """A file is the old one or the new one, whatever happens between them."""
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -124,6 +125,38 @@ def test_a_link_stays_a_link(tmp_path, exists):
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
     assert names(target) == ["target"]
+
+
+@pytest.fixture
+def locks_fail_with(monkeypatch):
+    """The system call is replaced: no file system without locks is at hand."""
+
+    def replace(code):
+        def flock(file, operation):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(writing.fcntl, "flock", flock)
+
+    return replace
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_locks_a_file_is_written_and_none_is_taken_for_abandoned(
+    path, locks_fail_with, code
+):
+    locks_fail_with(code)
+    unfinished = path.with_name(".file.unfinished-0")
+    unfinished.write_bytes(b"another's")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(path) == [unfinished.name, "file"]
+
+
+def test_another_error_of_the_lock_is_raised(path, locks_fail_with):
+    locks_fail_with(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        write_whole(path, b"new")
+    assert names(path) == []
 
 
 def test_a_link_to_itself_is_an_error_of_the_system(path):

@@ -3,6 +3,7 @@
 python -m torch.distributed.run --standalone --nproc-per-node 2 examples/distributed/fit.py
 """
 
+import numpy as np
 import torch.distributed as dist
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
@@ -17,8 +18,8 @@ def main():
     X, y = load_digits(return_X_y=True)
     train, test = slice(0, 1200), slice(1200, None)
 
-    # This rank's shard: of a memory map, a slice is all that is ever read.
-    shard = X[train][rank::size]
+    # This rank's shard, a slice: of a memory map no more is ever read.
+    shard = np.array_split(X[train], size)[rank]
     mvae = MVAETransformer(k=4, max_iter=20, random_state=0, verbose=1)
     skmvae.distributed.fit(mvae, shard)
 

@@ -14,6 +14,9 @@ try:
 except ImportError:  # Windows, where a file that is open can be neither renamed nor deleted
     fcntl = None  # type: ignore[assignment]
 
+# Of file systems without locks, as some of clusters are. What killed writers leave stays there.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``; OSError leaves what is there as it was.
@@ -35,7 +38,7 @@ def _write(path: Path, data: bytes) -> bool:
     temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            _lock(file)
+            _lock_if_possible(file)
             if not os.fstat(file.fileno()).st_nlink:
                 return False
             file.write(data)
@@ -60,6 +63,14 @@ def _lock(file: BinaryIO, *, wait: bool = True) -> None:
     """Until the file is closed or its process dies; or BlockingIOError if somebody else has it."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _lock_if_possible(file: BinaryIO) -> None:
+    try:
+        _lock(file)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _delete_abandoned(path: Path) -> None:

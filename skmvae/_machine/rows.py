@@ -128,15 +128,16 @@ def is_constant(X, group: Group = ALONE) -> bool:
 def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
     """Sums of hashes of the rows of all ranks: the same whatever ranks have which of them.
 
-    Each row is hashed twice, by a random linear map of its 32-bit words modulo 2^64, and mixed.
+    Each row is hashed twice, by a random affine map of its 32-bit words modulo 2^64, and mixed.
     """
     n_words = X.shape[1] * X.dtype.itemsize // 4
     rng = np.random.default_rng(n_words)
     factors = rng.integers(2**64, size=(n_words, 2), dtype=np.uint64) | 1
+    of_zeros = rng.integers(2**64, size=2, dtype=np.uint64)
     total = np.zeros(2, np.uint64)
     for block in row_blocks(*X.shape):
         words = np.ascontiguousarray(_dense(X[block])).view(np.uint32).astype(np.uint64)
-        hashes = words @ factors
+        hashes = words @ factors + of_zeros
         hashes ^= hashes >> np.uint64(32)
         hashes *= np.uint64(0x9E3779B97F4A7C15)
         total += (hashes ^ (hashes >> np.uint64(29))).sum(axis=0)

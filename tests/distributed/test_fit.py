@@ -112,6 +112,17 @@ def test_of_some_parameters_that_of_rank_0_counts(tmp_path):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
+@pytest.mark.parametrize(("early_stopping", "n_fits"), [(False, 1), (True, 3)])
+def test_the_checkpoint_is_of_the_rows_that_are_held_out(early_stopping, n_fits, tmp_path):
+    """Other ranks hold out others: none is judged by rows that it was trained on."""
+    folder = tmp_path / "checkpoints"
+    mvae = small(early_stopping=early_stopping, checkpoint_dir=folder)
+    for i, sizes in enumerate([[150, 150], [150, 150], [100, 200], [100, 100, 100]]):
+        (tmp_path / str(i)).mkdir()
+        the_model(tmp_path / str(i), mvae, X, sizes)
+    assert len(list(folder.iterdir())) == n_fits
+
+
 def loud(say, rank):
     with redirect_stdout(io.StringIO()) as printed:
         skmvae.distributed.fit(small(verbose=1), shard(X, rank, [150, 150]))

@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 import pytest
 from networks import small_estimator
-from processes import DEADLINE, start, values
+from processes import DEADLINE, run, start, values
 from sklearn.datasets import load_digits
 
 import skmvae.distributed
@@ -148,6 +148,23 @@ def test_a_rank_that_hangs_ends_the_others_within_twice_the_timeout(tmp_path):
     assert time.perf_counter() - begin < 2 * 2.0 + SOON
     os.kill(group[1].process.pid, signal.SIGCONT)
     assert group[1].outcome().value[1].startswith("RuntimeError")
+
+
+def comes_too_late(say, rank):
+    """Rank 1 dies before the fit, for which the other one is there already."""
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin = time.monotonic()
+    try:
+        skmvae.distributed.fit(small(), X, timeout=5.0)
+    except RuntimeError:
+        return time.monotonic() - begin
+
+
+def test_a_rank_that_dies_before_the_fit_is_not_waited_for(tmp_path):
+    waited, dead = run(comes_too_late, 2, tmp_path)
+    assert dead.value is None
+    assert waited.value < 5.0 + SOON
 
 
 class Epochs(logging.Handler):

@@ -18,7 +18,6 @@ import pytest
 import torch
 from jobs import (
     DEADLINE,
-    FEW,
     TRIALS,
     Reporter,
     X,
@@ -235,11 +234,11 @@ def test_ctrl_c_in_save_leaves_the_old_or_the_new_file_and_no_other(check, tmp_p
 
 
 def test_a_fit_with_checkpoints_goes_on_after_ctrl_c(check, tmp_path):
-    check(interrupt_fits_with_checkpoints, FEW, folder=str(tmp_path))
+    check(interrupt_fits_with_checkpoints, TRIALS, folder=str(tmp_path))
 
 
 def test_a_search_with_checkpoints_goes_on_after_ctrl_c(check, tmp_path):
-    check(interrupt_searches, FEW, folder=str(tmp_path))
+    check(interrupt_searches, TRIALS, folder=str(tmp_path))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 ROUNDS = int(os.environ.get("SKMVAE_SOAK", "60"))
 
 CHILD = """
-import gc, json, os, pickle, resource, sys
+import gc, json, os, pickle, resource, shutil, sys
 from pathlib import Path
 import numpy as np
 import skmvae
@@ -29,8 +29,11 @@ def state():
     return pages * resource.getpagesize() / 2**20, len(os.listdir("/proc/self/fd"))
 
 def use(seed):
+    shutil.rmtree(folder / "fits", ignore_errors=True)
     mvae = MVAETransformer(2, 2, architecture=MLP((300,)), max_iter=1, random_state=seed,
-                           checkpoint_dir=folder / "fits").fit(X)
+                           checkpoint_dir=folder / "fits")
+    mvae.fit(X)
+    mvae.fit(X)  # reads what the first one has written
     mvae.partial_fit(X)
     mvae.save(folder / "model")
     pickle.loads(pickle.dumps(skmvae.load(folder / "model"))).partial_fit(X).score(X)
