@@ -34,12 +34,14 @@ def fit(
 
     Rank 0's ``random_state`` counts; it alone prints, calls callbacks (who see ``weights_`` of its
     shard during the fit), and reads and writes checkpoints. A fit that is started again goes on
-    from its checkpoint, with the same number of ranks or another; with the same it ends with
-    bitwise the model of one that was not interrupted.
+    from its checkpoint, with the same number of ranks or another; with the same shards it ends with
+    bitwise the model of one that was not interrupted. With ``early_stopping`` it goes on with the
+    same shards only, since each rank holds out some of its rows.
 
     If a rank fails, is interrupted (Ctrl-C) or dies, the fit ends on all of them. After Ctrl-C on
-    any of them all are fitted with the last finished epoch, as with ``MVAETransformer.fit``, and
-    raise KeyboardInterrupt; in the other cases the estimator stays as it was.
+    any of them all raise KeyboardInterrupt and are fitted with the last finished epoch, as with
+    ``MVAETransformer.fit``, or none if it came before the first of them had ended or as the ranks
+    brought their results together. In the other cases the estimator stays as it was.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def fit(
         Its parameters must be the same on every rank, but for ``device``, ``random_state``,
         ``checkpoint_dir`` and ``verbose``.
     X : {array-like, sparse matrix} of shape (n_samples_of_this_rank, n_features)
-        One row or more; shards may differ in size.
+        One row or more, two with ``early_stopping``; shards may differ in size.
     y : None
         Ignored.
     timeout : float, default=600
