@@ -74,14 +74,15 @@ def begun(size, folder, *args):
 def test_ctrl_c_on_any_rank_leaves_all_with_the_same_epoch(trial, tmp_path):
     draws = random.Random(trial)
     size = 2 + trial % 2
-    group = begun(size, tmp_path / "group", small())
+    group = begun(size, tmp_path / "group", small(), float(SOON))
     time.sleep(draws.uniform(0.0, 2.0))
     pressed = group if trial % 3 == 2 else [draws.choice(group)]  # a terminal's reaches all
     for rank in pressed:
         os.kill(rank.process.pid, signal.SIGINT)
     sent = time.perf_counter()
     outcomes = [rank.outcome() for rank in group]
-    assert time.perf_counter() - sent < SOON
+    # At once, but for one in hundreds that the others noticed after their timeout only.
+    assert time.perf_counter() - sent < 2 * SOON
     models = {model for (model, _) in (outcome.value for outcome in outcomes)}
     assert len(models) == 1
     for outcome in outcomes:
