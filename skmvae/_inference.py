@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ._machine.rows import ScaledRows, map_blocks
 from ._machine.runtime import make_generator, out_of_memory_explained
+from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE, mix
 from ._model.objective import log_likelihood_bound
 from ._state import NetworkState, load_network
@@ -111,7 +112,8 @@ class Inference:
         generator = make_generator(_SCORE_SEED, torch.device("cpu"))
         shape = (k, n_draws, self.state.latent_dim)
         eps = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        rows = self._scaled(X)
+        limits = LIKELIHOODS[self.state.likelihood].SUPPORT
+        rows = self._scaled(X, limits)
         # A few draws at a time: memory must not grow with their number.
         n_at_once = min(n_draws, max(1, _OUTPUTS_A_ROW // (k * n_features)))
         parts = eps.to(self._device, rows.tensor_dtype).split(n_at_once, dim=1)
@@ -125,8 +127,8 @@ class Inference:
 
         return self._map(bound, rows, (), n_outputs=n_at_once)
 
-    def _scaled(self, X) -> ScaledRows:
-        return ScaledRows(X, self.state.mean, self.state.scale, self._device, X.dtype)
+    def _scaled(self, X, limits: tuple[float, float] | None = None) -> ScaledRows:
+        return ScaledRows(X, self.state.mean, self.state.scale, self._device, X.dtype, limits)
 
     def _by_component(self, codes: Tensor) -> Tensor:
         """(B, K d) -> (K, B, d)."""

@@ -44,12 +44,13 @@ class NetworkState:
 
     def continuing(self, previous: NetworkState) -> NetworkState:
         """This state in the units of a previous fit; ValueError if that had another shape."""
-        for name in ("n_features", "latent_dim", "k", "likelihood", "architecture"):
+        for name in ("latent_dim", "k", "likelihood", "architecture"):
             old, new = getattr(previous, name), getattr(self, name)
             if not _is_same(old, new):
                 raise ValueError(
-                    f"warm_start=True continues the previous fit, which had {name}={old!r}, but "
-                    f"now {name}={new!r}. Set warm_start=False to start afresh."
+                    f"Training continues the previous fit, which had {name}={old!r}, but now "
+                    f"{name}={new!r}. Set {name} back, or begin anew: call fit with "
+                    "warm_start=False."
                 )
         return replace(self, mean=previous.mean, scale=previous.scale)
 

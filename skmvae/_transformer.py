@@ -6,19 +6,20 @@ import copy
 import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._files.checkpoints import Checkpoint
+from ._files.keys import key_of
 from ._files.models import model_of, write_model
 from ._files.tensors import read_tensors
 from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
@@ -33,6 +34,7 @@ from ._machine.rows import (
     fingerprint_of_shards,
     is_constant,
     mean_and_scale,
+    value_range,
 )
 from ._machine.runtime import (
     draw_seed,
@@ -43,6 +45,7 @@ from ._machine.runtime import (
     resolve_device,
     resolve_precision,
 )
+from ._model.distributions import LIKELIHOODS
 from ._state import (
     NetworkState,
     TrainingState,
@@ -261,6 +264,9 @@ class MVAETransformer(
     (797,)
     """
 
+    # Codes are the only input of inverse_transform: there is nothing to route to it.
+    __metadata_request__inverse_transform = {"Z": UNUSED}
+
     # Where the question mark of the HTML representation leads.
     _doc_link_module = "skmvae"
     _doc_link_template = (
@@ -385,9 +391,15 @@ class MVAETransformer(
         task = FitTask(self, X, y) if group.rank == 0 else FitTask()
 
         def fit(twin: Self) -> KeyboardInterrupt | None:
-            return group.finish(twin._fit(check_rows(twin, X, reset=True), task, group))
+            rows = check_rows(twin, X, reset=not twin._continues())
+            return group.finish(twin._fit(rows, task, group))
 
-        return self._become(fit)
+        return self._become(
+            fit,
+            "fit",
+            "Lower batch_size or k, choose narrower layers (architecture), or, on a GPU, set "
+            "device='cpu'.",
+        )
 
     @available_if(_trains_on_all_rows)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
@@ -437,16 +449,24 @@ class MVAETransformer(
         """
         check_parameters(self, ESTIMATOR_RULES)
         first = not self.__sklearn_is_fitted__()
-        return self._become(lambda twin: twin._partial_fit(check_rows(twin, X, reset=first)))
+        return self._become(
+            lambda twin: twin._partial_fit(check_rows(twin, X, reset=first)),
+            "partial_fit",
+            "Lower batch_size, give fewer rows at a time, or, on a GPU, set device='cpu'.",
+        )
 
-    def _become(self, trained: Callable[[Self], KeyboardInterrupt | None]) -> Self:
-        """Train a twin, whose attributes then replace all of this object's at once."""
+    def _become(
+        self, trained: Callable[[Self], KeyboardInterrupt | None], method: str, remedy: str
+    ) -> Self:
+        """Train a twin, whose attributes then replace all of this object's at once.
+
+        ``remedy`` says what helps where memory runs out.
+        """
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         with out_of_memory_explained(
-            f"fit ran out of memory with device={self.device!r}, batch_size={self.batch_size} and "
-            f"k={self.k}. Lower batch_size or k, choose narrower layers (architecture), or, on a "
-            "GPU, set device='cpu'."
+            f"{method} ran out of memory with device={self.device!r}, "
+            f"batch_size={self.batch_size} and k={self.k}. {remedy}"
         ):
             interruption = trained(twin)
         self.__dict__ = twin.__dict__
@@ -454,8 +474,12 @@ class MVAETransformer(
             raise interruption
         return self
 
+    def _continues(self) -> bool:
+        """Whether ``fit`` goes on from the weights, units and columns of an earlier one."""
+        return bool(self.warm_start) and self.__sklearn_is_fitted__()
+
     def _fit(self, X, task: FitTask, group: Group) -> KeyboardInterrupt | None:
-        previous = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        previous = self._state if self._continues() else None
         state = self._untrained_state(X, previous, group)
         seed = None if self.random_state is None else draw_seed(self.random_state)
         start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
@@ -511,12 +535,22 @@ class MVAETransformer(
         if group.rank > 0:
             return None
         params = self.get_params(deep=False)
+        if self.architecture is None:
+            params["architecture"] = MLP()
         for name in _NOT_OF_THE_FIT:
             del params[name]
         begin = None if previous is None else (previous, self.history_, self._split_seed)
+        try:
+            key = key_of((__version__, params, seed, data, begin))
+        except Exception as error:  # of whatever type: an architecture's parameters are its own
+            raise ValueError(
+                f"checkpoint_dir={self.checkpoint_dir!r} needs a description of the fit, and "
+                f"architecture={self.architecture!r} has none: {error}. Give the "
+                "architecture parameters that can be pickled, or set checkpoint_dir=None."
+            ) from error
         return Checkpoint(
-            Path(folder),
-            joblib.hash((__version__, params, seed, data, begin), coerce_mmap=True),
+            Path(folder).expanduser(),
+            key,
             int(self.max_iter),
             can_grow=self.learning_rate_schedule == "constant",
         )
@@ -550,6 +584,7 @@ class MVAETransformer(
         training, held_out = self._split(X.shape[0], split_seed)
         n_training = sum(group.gather(len(training)))
         network = new_network(state, make_generator(network_seed, device), device)
+        limits = LIKELIHOODS[state.likelihood].SUPPORT
 
         def attributes(tensors, new_records) -> dict:
             inference = Inference(state.holding(tensors), device)
@@ -558,7 +593,7 @@ class MVAETransformer(
 
         result = train(
             network,
-            ScaledRows(X, state.mean, state.scale, device),
+            ScaledRows(X, state.mean, state.scale, device, limits=limits),
             training=training,
             held_out=held_out,
             settings=replace(self._settings(state, device, n_training, group), **changes),
@@ -581,7 +616,11 @@ class MVAETransformer(
     def _untrained_state(self, X, previous: NetworkState | None, group: Group) -> NetworkState:
         """The shapes and the units of the network to train: those of a previous fit, or new."""
         if self.likelihood == "bernoulli":
-            check_unit_interval(X)
+            check_unit_interval(
+                *value_range(X),
+                "Scale it, for example with sklearn.preprocessing.MinMaxScaler(clip=True), or use "
+                "likelihood='gaussian'.",
+            )
             mean, scale = np.zeros(X.shape[1]), 1.0
         else:
             mean, scale = mean_and_scale(X, group)
@@ -609,7 +648,7 @@ class MVAETransformer(
             raise ValueError(
                 f"early_stopping=True needs rows to train on beside those it holds out, but "
                 f"n_samples={n_samples} and validation_fraction={self.validation_fraction}. Give "
-                "more rows or set early_stopping=False."
+                "more rows, lower validation_fraction or set early_stopping=False."
             )
         rows = np.random.default_rng(seed).permutation(n_samples)
         return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
@@ -944,7 +983,11 @@ class MVAETransformer(
         check_value("n_draws", n_draws, at_least(1))
         X = check_rows(self, X, reset=False)
         if inference.state.likelihood == "bernoulli":
-            check_unit_interval(X)
+            check_unit_interval(
+                *value_range(X),
+                "Scale it as the training rows were, for example with the MinMaxScaler(clip=True) "
+                "that was fitted to them.",
+            )
         return inference.log_likelihood_bound(X, n_draws)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
@@ -1022,7 +1065,7 @@ class MVAETransformer(
                 f"a model file holds an MVAETransformer, not a {type(self).__name__}; save that "
                 "with joblib."
             )
-        write_model(Path(path), self.get_params(deep=False), self.__dict__)
+        write_model(Path(path).expanduser(), self.get_params(deep=False), self.__dict__)
 
     def _inference(self) -> Inference:
         check_is_fitted(self)
@@ -1043,8 +1086,13 @@ class MVAETransformer(
         return tags
 
     def __getstate__(self):
-        """All of an unfitted estimator; a fitted one without callbacks, which may hold locks."""
+        """All of an unfitted estimator; a fitted one without callbacks, which may hold locks.
+
+        Paths are plain strings, which every system and skops can read.
+        """
         state = super().__getstate__()
+        if isinstance(state["checkpoint_dir"], PathLike):
+            state = state | {"checkpoint_dir": fspath(state["checkpoint_dir"])}
         return without_callbacks(state) if self.__sklearn_is_fitted__() else state
 
     def __setstate__(self, state):
@@ -1096,7 +1144,7 @@ def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETra
     --------
     See :meth:`MVAETransformer.save`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     arrays, values = read_tensors(path)
     mvae = object.__new__(MVAETransformer)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
@@ -13,6 +14,18 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+
+# What rounding may leave outside [0, 1]: MinMaxScaler gives up to 1 + 2e-16, or 1 + 1.2e-7 in
+# float32.
+UNIT_INTERVAL_TOLERANCE = 1e-6
+
+# The names of dtypes, of NumPy and of all kinds of data frames, that hold dates and times, and of
+# those that may hold anything.
+_TIME_DTYPE = re.compile("date|time|duration|period", re.IGNORECASE)
+_OBJECT_DTYPE = re.compile("object|categor|enum|dictionary|str", re.IGNORECASE)
+
+# pandas' Timestamp, Timedelta and NaT are among them.
+_TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 
 # A predicate and how to say it.
 Rule = tuple[Callable[[Any], bool], str]
@@ -89,8 +102,13 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "likelihood": one_of(("gaussian", "bernoulli")),
     "weight_concentration_prior": optional(in_interval(0.0, inf, closed="neither")),
     "architecture": (
-        lambda value: value is None or all(hasattr(value, m) for m in ("build", "get_params")),
-        "None or an architecture, a BaseEstimator with a method build(n_features, latent_dim, k)",
+        lambda value: (
+            value is None
+            or not isinstance(value, type)
+            and all(hasattr(value, method) for method in ("build", "get_params"))
+        ),
+        "None or an architecture such as MLP(), an instance of a BaseEstimator with a method "
+        "build(n_features, latent_dim, k)",
     ),
     "max_iter": at_least(1),
     "batch_size": optional(at_least(1)),
@@ -148,19 +166,27 @@ def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarra
     return Z
 
 
-def check_unit_interval(X: Any) -> None:
-    """What a Bernoulli likelihood takes: probabilities, such as grey values, or 0 and 1."""
-    low, high = X.min(), X.max()
-    if low < 0.0 or high > 1.0:
+def check_unit_interval(low: float, high: float, remedy: str) -> None:
+    """What a Bernoulli likelihood takes: probabilities, such as grey values, or 0 and 1.
+
+    ``low`` and ``high`` are the extremes of X. Values that leave the interval by rounding, as
+    those of a ``MinMaxScaler`` do, are clipped where they are used.
+    """
+    excess = max(-low, high - 1.0)
+    if excess > UNIT_INTERVAL_TOLERANCE:
         raise ValueError(
-            f"likelihood='bernoulli' needs X in [0, 1], but X spans [{low:g}, {high:g}]. Scale it, "
-            "for example with sklearn.preprocessing.MinMaxScaler(clip=True), or use "
-            "likelihood='gaussian'."
+            f"likelihood='bernoulli' needs X in [0, 1], but X spans [{low:g}, {high:g}] and leaves "
+            f"it by {excess:.3g}. {remedy}"
         )
 
 
+def column_names(X: Any) -> list[Any]:
+    """Those of a data frame or a table of pyarrow; none of an array."""
+    return list(getattr(X, "column_names", getattr(X, "columns", [])))
+
+
 def _without_loss(X: Any, name: str) -> Any:
-    """X, unless NumPy would turn it into floats while losing what it means."""
+    """X, unless NumPy would lose what it means, or refuse it without naming the cause."""
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
             f"{name} is a masked array, and its mask would be lost. Fill it, for example with "
@@ -173,17 +199,66 @@ def _without_loss(X: Any, name: str) -> Any:
                 f"requires_grad={X.requires_grad}); call .detach().cpu().float().numpy() on it."
             )
         return X.numpy()
-    if any(re.search("date|time|duration|period", str(t), re.IGNORECASE) for t in _dtypes(X)):
+    if hasattr(type(X), "collect") and not hasattr(type(X), "__array__"):
         raise ValueError(
-            f"{name} holds dates or times; turn them into numbers first, for example seconds."
+            f"{name} is a {type(X).__name__}, whose rows are not computed yet; call .collect() on "
+            "it."
         )
+    dtypes = _dtypes(X)
+    for column, dtype in enumerate(dtypes):
+        if _TIME_DTYPE.search(str(dtype)):
+            raise _times(X, name, column)
+    if isinstance(X, list | tuple) or any(_OBJECT_DTYPE.search(str(t)) for t in dtypes):
+        _check_cells(X, name)
     return X
 
 
 def _dtypes(X: Any) -> list[Any]:
-    """The dtype of an array or list, or those of the columns of a data frame."""
+    """The dtype of an array, or those of the columns of a data frame; none of a list."""
+    if hasattr(X, "schema") and hasattr(X.schema, "types"):  # pyarrow
+        return list(X.schema.types)
     if getattr(X, "ndim", 2) == 2 and hasattr(X, "dtypes"):
         return list(X.dtypes)
-    if isinstance(X, list | tuple) and len(X):
-        X = np.asarray(X[0])
-    return [getattr(X, "dtype", None)]
+    return [X.dtype] if hasattr(X, "dtype") else []
+
+
+def _check_cells(X: Any, name: str) -> None:
+    """ValueError if one of the Python objects in X is a date, a time or pandas' NA.
+
+    NumPy turns a datetime64 among them into nanoseconds and has a bare TypeError for the others.
+    """
+    try:
+        cells = np.asarray(X)
+    except Exception:  # of whatever type: scikit-learn names the cause
+        return
+    if cells.dtype.kind in "mM":
+        raise _times(X, name, 0)
+    if cells.dtype != object:
+        return
+    kinds = {type(cell) for cell in cells.flat}
+    times = tuple(k for k in kinds if issubclass(k, _TIMES) or k.__name__ == "Period")
+    if times:
+        raise _times(X, name, _column_of(times, cells))
+    if missing := tuple(kind for kind in kinds if kind.__name__ == "NAType"):
+        raise ValueError(
+            f"{name} contains NaN, as pandas.NA, in column {_label(X, _column_of(missing, cells))}."
+            " Fill it, for example with sklearn.impute.SimpleImputer."
+        )
+
+
+def _column_of(kinds: tuple[type, ...], cells: np.ndarray) -> int:
+    """The column of the first cell of one of these types."""
+    return next(index[-1] for index, cell in np.ndenumerate(cells) if isinstance(cell, kinds))
+
+
+def _times(X: Any, name: str, column: int) -> ValueError:
+    return ValueError(
+        f"{name} holds dates or times in column {_label(X, column)}; turn them into numbers first, "
+        "for example seconds."
+    )
+
+
+def _label(X: Any, column: int) -> str:
+    """How the user calls the column: by its name, or by its number."""
+    names = column_names(X)
+    return repr(names[column]) if names else str(column)

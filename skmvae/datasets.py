@@ -109,7 +109,7 @@ def fetch_cifar10(*, data_home=None):
 
 def _local_file(name: str) -> Path | None:
     folder = os.environ.get("SKMVAE_DATA")
-    path = Path(folder, name) if folder else None
+    path = Path(folder, name).expanduser() if folder else None
     return path if path is not None and path.is_file() else None
 
 

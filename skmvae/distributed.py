@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import joblib
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import ArrayLike
 
+from ._files.keys import key_of
 from ._machine.group import Group, ranks
 from ._machine.runtime import resolve_device
 from ._transformer import MVAETransformer
-from ._validation import check_value, in_interval
+from ._validation import check_value, column_names, in_interval
 
 __all__ = ["fit"]
 
@@ -119,12 +119,9 @@ def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
     params = estimator.get_params(deep=False)
     own = {name: value for name, value in params.items() if name not in _OF_A_RANK}
     own["number of columns"] = np.shape(X)[1:]
-    own["set of column names"] = list(getattr(X, "columns", []))
+    own["set of column names"] = column_names(X)
     own["earlier fit"] = getattr(estimator, "_state", None) if own["warm_start"] else None
-    described = {
-        name: (joblib.hash(value, coerce_mmap=True), repr(value)[:100])
-        for name, value in own.items()
-    }
+    described = {name: (_key_of(name, value), repr(value)[:100]) for name, value in own.items()}
     first, *others = group.gather(described)
     for rank, other in enumerate(others, start=1):
         for name, (digest, value) in other.items():
@@ -133,3 +130,13 @@ def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
                     f"rank {rank} has another {name} than rank 0: {value} against "
                     f"{first[name][1]}. Give every rank the same estimator and columns."
                 )
+
+
+def _key_of(name: str, value: Any) -> str:
+    try:
+        return key_of(value)
+    except Exception as error:  # of whatever type: an architecture's parameters are its own
+        raise ValueError(
+            f"{name}={value!r} cannot be compared between ranks: {error}. Give it parameters "
+            "that can be pickled."
+        ) from error

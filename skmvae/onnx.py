@@ -112,4 +112,4 @@ def export(mvae: MVAETransformer, path: str | PathLike[str]) -> None:
     model = program.model_proto
     for node in model.graph.node:
         node.ClearField("metadata_props")  # else the paths of this machine go with the file
-    write_whole(Path(path), model.SerializeToString())
+    write_whole(Path(path).expanduser(), model.SerializeToString())

@@ -2,16 +2,24 @@
 
 import datetime
 import re
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+import sklearn.datasets
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 
 from skmvae import MVAETransformer
+from skmvae.architectures import MLP
 
 BAD_PARAMETERS = {
     "k": [0, -1, 2.5, "4", None, True],
@@ -21,7 +29,7 @@ BAD_PARAMETERS = {
     "objective": ["vae", None, 1],
     "likelihood": ["normal", None],
     "weight_concentration_prior": [0.0, -1.0, np.nan, "1/k"],
-    "architecture": ["mlp", (500, 500), 5, type("NoEstimator", (), {"build": None})()],
+    "architecture": [MLP, "mlp", (500, 500), 5, type("NoEstimator", (), {"build": None})()],
     "max_iter": [0, 1.5, None],
     "batch_size": [0, -1, "auto"],
     "learning_rate": [0.0, -1e-3, np.nan],
@@ -109,12 +117,130 @@ METHODS = ["fit", "transform", "mixing_weights", "predict", "reconstruct", "scor
         ([np.full(64, np.datetime64("2020-01-01"))], "dates or times"),
         (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "dates or times"),
         (pl.DataFrame({"t": [datetime.date(2020, 1, 1)]}), "dates or times"),
+        (pa.table({"x": [1.0], "t": [datetime.date(2020, 1, 1)]}), "dates or times in column 't'"),
+        (pl.LazyFrame({"t": [1.0]}), r"LazyFrame.*\.collect\(\)"),
     ],
 )
 def test_bad_rows_are_refused_by_every_method(method, X, message, make_small, fitted):
     estimator = make_small() if method == "fit" else fitted
     with pytest.raises(ValueError, match=message):
         getattr(estimator, method)(X)
+
+
+DAY = np.datetime64("2020-01-01")
+STAMP = pd.Timestamp("2020-01-01")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        DAY,
+        np.timedelta64(3, "s"),
+        STAMP,
+        pd.NaT,
+        pd.Timedelta(1),
+        STAMP.to_period("D"),
+        datetime.date(2020, 1, 1),
+        datetime.time(12),
+        pd.NA,
+    ],
+    ids=lambda cell: type(cell).__name__,
+)
+@pytest.mark.parametrize(
+    ("container", "column"),
+    [
+        (lambda rows: rows, "1"),
+        (tuple, "1"),
+        (lambda rows: np.array(rows, dtype=object), "1"),
+        (lambda rows: pd.DataFrame(rows, columns=["a", "b"]).astype(object), "'b'"),
+        (lambda rows: pd.DataFrame(rows, columns=["a", "b"]).astype({"b": "category"}), "'b'"),
+    ],
+    ids=["list", "tuple", "array", "frame", "category"],
+)
+def test_dates_and_missing_values_among_numbers_are_named(container, column, cell, make_small):
+    """NumPy makes 1.6e15 of a datetime64 among Python's objects, and a bare TypeError of others."""
+    X = container([(1.0, 2), (3.0, cell), (5.0, 6)])
+    message = "contains NaN" if cell is pd.NA else "dates or times"
+    where = f".* in column {column}"
+    if isinstance(X, pd.DataFrame) and X.b.dtype == "category" and pd.isna(cell):
+        message, where = "contains NaN", ""  # all that a category keeps
+    with pytest.raises(ValueError, match=message + where):
+        make_small().fit(X)
+
+
+def test_dates_among_codes_are_refused(fitted):
+    with pytest.raises(ValueError, match="Z holds dates or times in column 5"):
+        fitted.inverse_transform([[0.0] * 5 + [DAY]])
+
+
+def test_objects_that_are_numbers_are_taken(make_small):
+    rows = [[1, 2.5], [True, Decimal("0.5")], [np.float32(3), 2**70]]
+    X = np.array(rows, dtype=np.float64) / 2.0**70
+    objects = np.array([[Fraction(x) for x in row] for row in X], dtype=object)
+    expected = make_small().fit(X).transform(X)
+    np.testing.assert_array_equal(make_small().fit(objects).transform(objects), expected)
+    np.testing.assert_array_equal(make_small().fit(X.tolist()).transform(X.tolist()), expected)
+
+
+def not_canonical(X):
+    """CSR with unsorted indices, each entry in two parts, and an explicit zero."""
+    X = sp.coo_array(X)
+    rows, columns, data = (np.repeat(part, 2) for part in (*X.coords, X.data / 2))
+    rows, columns, data = np.append(rows, 0), np.append(columns, 0), np.append(data, 0.0)
+    order = np.lexsort((np.random.default_rng(0).random(len(rows)), rows))
+    indptr = np.searchsorted(rows[order], np.arange(X.shape[0] + 1))
+    return sp.csr_array((data[order], columns[order].astype(np.int32), indptr), shape=X.shape)
+
+
+def parts(X):
+    return [getattr(X, name) for name in ("data", "indices", "indptr", "row", "col") if has(X, name)]
+
+
+def has(X, name):
+    return isinstance(getattr(X, name, None), np.ndarray)
+
+
+def with_int64(X):
+    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    return X
+
+
+STORED = {
+    "csr": not_canonical,
+    "csr, int64": lambda X: with_int64(not_canonical(X)),
+    "csc": lambda X: not_canonical(X.T).T,
+    "bsr": lambda X: sp.bsr_array(X, blocksize=(2, 4)),
+    "coo": lambda X: not_canonical(X).tocoo(),
+}
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("storage", STORED)
+def test_no_method_changes_a_sparse_matrix(storage, likelihood, make_small, digits, tmp_path):
+    """SciPy sorts and sums entries in place when it is asked for an extreme."""
+    dense = digits[0][:100] / 16
+    X = STORED[storage](dense)
+    for part in parts(X):
+        part.flags.writeable = False
+    before = [part.copy() for part in parts(X)]
+    params = {"likelihood": likelihood, "max_iter": 1}
+    mvae = make_small(checkpoint_dir=tmp_path, **params).fit(X)
+    mvae.partial_fit(X)
+    for method in METHODS:
+        getattr(mvae, method)(X)
+    for part, old in zip(parts(X), before, strict=True):
+        np.testing.assert_array_equal(part, old)
+    expected = make_small(**params).fit(X.toarray())
+    np.testing.assert_array_equal(make_small(**params).fit(X).transform(X), expected.transform(dense))
+
+
+def test_threads_agree_on_a_sparse_matrix(make_small, digits):
+    X = not_canonical(digits[0] / 16)
+    mvae = make_small(likelihood="bernoulli").fit(X)
+    expected = mvae.score_samples(X)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: mvae.score_samples(X), range(12)):
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
@@ -238,6 +364,49 @@ def test_bernoulli_needs_the_unit_interval(make_small, digits):
         estimator.score_samples(X)
     # The encoder takes any row: test data may leave the range of the training data.
     assert np.isfinite(estimator.transform(X / 15)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["load_iris", "load_breast_cancer", "load_wine"])
+def test_what_a_min_max_scaler_gives_is_in_the_unit_interval(name, dtype, make_small):
+    """But for rounding, up to 1 + 2e-16 or, in float32, 1 + 1.2e-7."""
+    X = getattr(sklearn.datasets, name)().data.astype(dtype)
+    scaled = MinMaxScaler().fit_transform(X)
+    mvae = make_small(likelihood="bernoulli").fit(scaled)
+    np.testing.assert_allclose(
+        mvae.score_samples(scaled), mvae.score_samples(np.clip(scaled, 0, 1)), rtol=1e-6
+    )
+    with_pipeline = make_pipeline(MinMaxScaler(), make_small(likelihood="bernoulli"))
+    assert np.isfinite(with_pipeline.fit(X).score(X))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_rounding_outside_the_unit_interval_is_clipped_in_fit_and_score(
+    container, make_small, digits
+):
+    inside = digits[0] / 16
+    outside = np.where(inside == 1.0, 1.0 + 1e-6, inside)
+    outside[:, 0] = -1e-6
+    X = container(outside)
+    expected = make_small(likelihood="bernoulli").fit(inside)
+    mvae = make_small(likelihood="bernoulli").fit(X)
+    assert mvae.history_["loss"] == expected.history_["loss"]
+    np.testing.assert_array_equal(mvae.score_samples(X), expected.score_samples(inside))
+    assert not np.array_equal(mvae.transform(X), expected.transform(inside))
+    dense = X.toarray() if sp.issparse(X) else X
+    np.testing.assert_array_equal(dense, outside)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1 + 1.1e-6), (-1.1e-6, 1.0), (-0.5, 2.0)])
+def test_the_excess_over_the_unit_interval_is_shown(low, high, make_small, digits):
+    X = digits[0] / 16
+    mvae = make_small(likelihood="bernoulli").fit(X)
+    X = np.where(X == 0.0, low, np.where(X == 1.0, high, X))
+    message = rf"leaves it by {max(-low, high - 1):.3g}\..*"
+    with pytest.raises(ValueError, match=message + "likelihood='gaussian'"):
+        make_small(likelihood="bernoulli").fit(X)
+    with pytest.raises(ValueError, match=message + "fitted to them"):
+        mvae.score(X)
 
 
 def test_values_that_overflow_float32_after_scaling(make_small, digits):

@@ -82,7 +82,7 @@ def test_the_data_is_there_and_nothing_else(path, data):
     assert names(path) == ["file"]
 
 
-@pytest.mark.parametrize("name", ["file", "größe 模型.safetensors", ".hidden", "a" * 200])
+@pytest.mark.parametrize("name", ["file", "größe 模型.safetensors", ".hidden", "a" * 255])
 def test_a_file_of_any_name_is_replaced(tmp_path, name):
     write_whole(tmp_path / name, b"long and old")
     write_whole(tmp_path / name, b"new")
@@ -112,6 +112,24 @@ def test_permission_bits_follow_the_umask(path, umask):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_who_could_not_read_the_old_file_cannot_read_the_new_one(path, mode):
+    """At no time: not while it is written, either."""
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    seen = []
+
+    def look(descriptor):
+        seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", look)
+        write_whole(path, b"new")
+    assert seen[0] == mode
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -145,7 +163,7 @@ def test_without_locks_a_file_is_written_and_none_is_taken_for_abandoned(
     path, locks_fail_with, code
 ):
     locks_fail_with(code)
-    unfinished = path.with_name(".file.unfinished-0")
+    unfinished = path.with_name(f"{writing._prefix(path)}0")
     unfinished.write_bytes(b"another's")
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
@@ -227,8 +245,9 @@ def test_a_living_writer_is_left_to_end(path, other_writer):
 
 
 def test_leftovers_of_other_files_are_not_touched(path):
-    others = [".files.unfinished-1", ".other.unfinished-1", "file.unfinished-1", ".file.tmp"]
-    for name in [*others, ".file.unfinished-1", ".file.unfinished-2"]:
+    own = [f"{writing._prefix(path)}{i}" for i in (1, 2)]
+    others = [f"{writing._prefix(path.with_name('files'))}1", "file-1", ".file.tmp"]
+    for name in [*others, *own]:
         (path.parent / name).write_bytes(b"half")
     write_whole(path, b"new")
     assert names(path) == sorted([*others, "file"])

@@ -7,11 +7,11 @@ import logging
 import re
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .._machine.runtime import warn
 from .._state import TrainingState
 from .tensors import check_safetensors, read_tensors, write_tensors
 
@@ -129,12 +129,9 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             path.replace(aside)
             message += f" It is now {aside}."
-        warnings.warn(message, stacklevel=6)
+        warn(message)
 
     def _warn_once(self, error: OSError) -> None:
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
-                f"A checkpoint cannot be written, and fit goes on without: {error}",
-                stacklevel=6,
-            )
+            warn(f"A checkpoint cannot be written, and fit goes on without: {error}")

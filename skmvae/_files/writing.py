@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import uuid
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,9 +37,10 @@ def write_whole(path: Path, data: bytes) -> None:
 def _write(path: Path, data: bytes) -> bool:
     """Whether ``data`` is at ``path`` now; not if the file was deleted before it was locked."""
     # Named before it is made, so that Ctrl-C at any place leaves none.
-    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as file:
+            _take_mode_of(path, temporary)
             _lock_if_possible(file)
             if not os.fstat(file.fileno()).st_nlink:
                 return False
@@ -55,8 +58,17 @@ def _write(path: Path, data: bytes) -> bool:
 
 
 def _prefix(path: Path) -> str:
-    """How the names of unfinished files begin."""
-    return f".{path.name}.unfinished-"
+    """How the names of unfinished files begin: short, since that of ``path`` may be of any length.
+
+    With the rest they have 24 bytes.
+    """
+    return f".skmvae{zlib.crc32(os.fsencode(path.name)):08x}-"
+
+
+def _take_mode_of(path: Path, temporary: Path) -> None:
+    """Who may read the file that is replaced may read the new one, and nobody else."""
+    with contextlib.suppress(FileNotFoundError):  # a new file has the mode that the umask gives
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
 
 
 def _lock(file: BinaryIO, *, wait: bool = True) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import TypeVar
 
 import torch
+
+from .._machine.runtime import warn
 
 Batch = TypeVar("Batch", bound=Hashable)
 
@@ -76,10 +77,9 @@ class GraphedStep:
             # Older versions of torch leave the generator in the capture, refusing to draw outside.
             self._generator.graphsafe_set_state(self._generator.clone_state())
             reason = str(error).partition("\n")[0]
-            warnings.warn(
+            warn(
                 "The training step could not be captured as a CUDA graph, so fit goes on without "
-                f"one, more slowly: {reason}",
-                stacklevel=2,
+                f"one, more slowly: {reason}"
             )
 
     def _capture(self, step: Callable[[Batch], None], batch: Batch) -> torch.cuda.CUDAGraph:

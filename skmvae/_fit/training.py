@@ -194,7 +194,23 @@ def _report(records: tuple[dict[str, float], ...], max_iter: int) -> None:
         f"epoch {len(records)}/{max_iter}  {terms}  {record['seconds']:.1f} s, "
         f"at most {remaining:.0f} s left"
     )
-    if logger.isEnabledFor(logging.INFO):
+    if _is_heard(logger):
         logger.info(line)
     else:
         print(line, flush=True)
+
+
+def _is_heard(logger: logging.Logger) -> bool:
+    """Whether a message of level INFO reaches a handler that shows it.
+
+    Where there is none, logging's own last resort drops all below a warning.
+    """
+    here: logging.Logger | None = logger
+    handlers: list[logging.Handler] = []
+    while here is not None:
+        handlers += here.handlers
+        here = here.parent if here.propagate else None
+    return logger.isEnabledFor(logging.INFO) and any(
+        handler.level <= logging.INFO and not isinstance(handler, logging.NullHandler)
+        for handler in handlers
+    )

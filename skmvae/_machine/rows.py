@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -30,15 +30,22 @@ class ScaledRows:
     """Rows of ``X`` in the network's units, (X - mean) / scale, made as they are asked for.
 
     Only the rows asked for are ever copied: ``X`` may be read-only, memory-mapped, strided, sparse
-    (CSR) or larger than memory.
+    (CSR) or larger than memory. With ``limits`` values are clipped to them.
     """
 
     def __init__(
-        self, X, mean, scale: float, device: torch.device, dtype: DTypeLike = np.float32
+        self,
+        X,
+        mean,
+        scale: float,
+        device: torch.device,
+        dtype: DTypeLike = np.float32,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         self._X = X
         self._mean = np.asarray(mean, dtype=X.dtype)
         self._scale = scale
+        self._limits = limits
         self.dtype = np.dtype(dtype)
         self.device = device
 
@@ -77,7 +84,7 @@ class ScaledRows:
         batch = centred.div_(self._scale).to(self.tensor_dtype).contiguous()
         if not is_finite(batch):
             raise ValueError(f"Input contains a value too large for dtype('{self.dtype}').")
-        return batch
+        return batch if self._limits is None else batch.clamp_(*self._limits)
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -89,21 +96,32 @@ def _dense(rows) -> np.ndarray:
     return rows.toarray() if sparse.issparse(rows) else rows
 
 
+def _blocks(X) -> Iterator[np.ndarray]:
+    """All rows of X, dense, a block at a time."""
+    return (_dense(X[block]) for block in row_blocks(*X.shape))
+
+
+def value_range(X) -> tuple[float, float]:
+    """The smallest and the largest value of X.
+
+    Not ``X.min()``: SciPy sorts and sums the entries of a sparse X in place for that.
+    """
+    extremes = [(block.min(), block.max()) for block in _blocks(X)]
+    lows, highs = zip(*extremes, strict=True)
+    return float(min(lows)), float(max(highs))
+
+
 def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
     """Column means (F,) and the root mean square of X - mean, in float64, without copying X.
 
     Of the rows of all ranks, where X is this one's.
     """
-
-    def blocks():
-        return (_dense(X[block]) for block in row_blocks(*X.shape))
-
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
         origin = group.first(_dense(X[:1])[0].astype(np.float64))
-        own_mean = sum((block - origin).sum(axis=0) for block in blocks()) / X.shape[0]
+        own_mean = sum((block - origin).sum(axis=0) for block in _blocks(X)) / X.shape[0]
         mean = origin + group.mean(own_mean, X.shape[0])
-        own_variances = sum(np.square(block - mean).sum(axis=0) for block in blocks()) / X.shape[0]
+        own_variances = sum(np.square(block - mean).sum(axis=0) for block in _blocks(X)) / X.shape[0]
         variances = group.mean(own_variances, X.shape[0])
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
@@ -121,7 +139,7 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
 def is_constant(X, group: Group = ALONE) -> bool:
     """Whether all rows, of all ranks, are the same."""
     first = group.first(_dense(X[:1]))
-    differs = any((_dense(X[block]) != first).any() for block in row_blocks(*X.shape))
+    differs = any((block != first).any() for block in _blocks(X))
     return not any(group.gather(differs))
 
 
@@ -135,8 +153,8 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
     factors = rng.integers(2**64, size=(n_words, 2), dtype=np.uint64) | 1
     of_zeros = rng.integers(2**64, size=2, dtype=np.uint64)
     total = np.zeros(2, np.uint64)
-    for block in row_blocks(*X.shape):
-        words = np.ascontiguousarray(_dense(X[block])).view(np.uint32).astype(np.uint64)
+    for block in _blocks(X):
+        words = np.ascontiguousarray(block + 0.0).view(np.uint32).astype(np.uint64)
         hashes = words @ factors + of_zeros
         hashes ^= hashes >> np.uint64(32)
         hashes *= np.uint64(0x9E3779B97F4A7C15)
@@ -145,10 +163,14 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
 
 
 def fingerprint(X) -> str:
-    """SHA-256 of shape, type and values, dense or sparse, without copying X."""
+    """SHA-256 of shape, type and values, dense or sparse, without copying X.
+
+    Zero is added since a sparse X has no -0.0, which is the same number and another pattern of
+    bits.
+    """
     digest = hashlib.sha256(f"{X.shape} {X.dtype}".encode())
-    for block in row_blocks(*X.shape):
-        digest.update(np.ascontiguousarray(_dense(X[block])).view(np.uint8).data)
+    for block in _blocks(X):
+        digest.update(np.ascontiguousarray(block + 0.0).view(np.uint8).data)
     return digest.hexdigest()
 
 

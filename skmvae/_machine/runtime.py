@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,10 @@ Result = TypeVar("Result")
 # torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and AMD's
 # AVX-512, on Arm by its documentation alone.
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
+
+# What lies between a line of the user's and the place of a warning: scikit-learn wraps transform,
+# and autograd contexts are decorators.
+_ON_THE_WAY = frozenset({"skmvae", "sklearn", "torch", "joblib", "contextlib"})
 
 # The process in which this package has computed in more than one thread. A fork copies it.
 _computed_in: int | None = None
@@ -65,7 +70,7 @@ def inference_device(device: str) -> torch.device:
     try:
         return resolve_device(device)
     except ValueError as error:
-        warnings.warn(f"{error} Computing on the CPU.", stacklevel=4)
+        warn(f"{error} Computing on the CPU.")
         return torch.device("cpu")
 
 
@@ -161,6 +166,14 @@ def draw_seed(random_state) -> int:
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
     return int(random_state)
+
+
+def warn(message: str) -> None:
+    """Issue a UserWarning that points at the line of the user's that led here."""
+    frame, stacklevel = sys._getframe(1), 2
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY and frame.f_back:
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(message, stacklevel=stacklevel)
 
 
 @contextmanager

@@ -57,6 +57,8 @@ def draw_log_dirichlet(concentration: Tensor, generator: torch.Generator) -> Ten
 class GaussianLikelihood(nn.Module):
     """p(x | y) = N(x; y, s^2 I) with one learned variance s^2, in units of ``scale_``."""
 
+    SUPPORT = None  # any real x
+
     # A floor of 1 % of the data's scale: without it, constant data drive s^2 to 0.
     VARIANCE_FLOOR = 1e-4
 
@@ -93,6 +95,8 @@ class GaussianLikelihood(nn.Module):
 
 class BernoulliLikelihood(nn.Module):
     """p(x | y) = prod_f y^x (1 - y)^(1 - x) with y = sigmoid(output), for x in [0, 1]."""
+
+    SUPPORT = (0.0, 1.0)
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | y) for x (B, F) and logits (..., B, F) -> (..., B)."""
