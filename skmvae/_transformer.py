@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -265,7 +265,7 @@ class MVAETransformer(
     """
 
     # Codes are the only input of inverse_transform: there is nothing to route to it.
-    __metadata_request__inverse_transform = {"Z": UNUSED}
+    __metadata_request__inverse_transform: ClassVar[dict[str, str]] = {"Z": UNUSED}
 
     # Where the question mark of the HTML representation leads.
     _doc_link_module = "skmvae"

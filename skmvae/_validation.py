@@ -104,8 +104,10 @@ ESTIMATOR_RULES: dict[str, Rule] = {
     "architecture": (
         lambda value: (
             value is None
-            or not isinstance(value, type)
-            and all(hasattr(value, method) for method in ("build", "get_params"))
+            or (
+                not isinstance(value, type)
+                and all(hasattr(value, method) for method in ("build", "get_params"))
+            )
         ),
         "None or an architecture such as MLP(), an instance of a BaseEstimator with a method "
         "build(n_features, latent_dim, k)",

@@ -2,15 +2,19 @@
 
 import logging
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from sklearn.model_selection import GridSearchCV
 
 from skmvae._files import checkpoints
 from skmvae._files.checkpoints import Checkpoint
 from skmvae._state import TrainingState
+from skmvae.architectures import MLP
 
 
 class Cut(Exception):
@@ -116,8 +120,6 @@ def test_a_finished_fit_is_found(make, digits, epochs, tmp_path):
 
 
 def test_dropout_goes_on_with_its_draws(make, make_small, digits, epochs):
-    from skmvae.architectures import MLP
-
     params = {"architecture": MLP((16,), dropout=0.2), "max_iter": 4}
     cut(make(**params), digits[0], epochs, after=3)
     assert_same_fit(make(**params).fit(digits[0]), make_small(**params).fit(digits[0]))
@@ -232,6 +234,121 @@ def test_a_search_takes_up_what_it_had(make, digits, epochs, tmp_path):
     files[3].unlink()
     np.testing.assert_array_equal(search.fit(X[:200]).cv_results_["mean_test_score"], first)
     assert epochs.trained() == 2
+
+
+NOTEBOOK = """
+import sys
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from skmvae import MVAETransformer
+from skmvae.architectures import ComponentLinear
+
+class Stack(nn.Module):
+    def __init__(self, k, n_in, n_out):
+        super().__init__()
+        self.linear = ComponentLinear(k, n_in, n_out)
+    def forward(self, h, generator=None):
+        return torch.tanh(self.linear(h))
+
+class Own(BaseEstimator):
+    def build(self, n_features, latent_dim, k):
+        return Stack(k, n_features, 2 * latent_dim + 1), Stack(k, latent_dim, n_features)
+
+mvae = MVAETransformer(
+    k=2, latent_dim=2, architecture=Own(), max_iter=1, random_state=0, checkpoint_dir=sys.argv[1]
+)
+for n_jobs in (2, 1):
+    search = GridSearchCV(mvae, {"beta": [0, 1]}, cv=2, n_jobs=n_jobs, error_score="raise")
+    search.fit(load_iris().data)
+"""
+
+
+def test_an_architecture_of_a_notebook_in_other_processes(tmp_path):
+    """A process of ``n_jobs`` cannot import it, and finds the files of those that could."""
+    process = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def own_architecture(activation):
+    class Own(MLP):
+        def build(self, n_features, latent_dim, k):
+            stacks = super().build(n_features, latent_dim, k)
+            for stack in stacks:
+                stack.activation = activation
+            return stacks
+
+    return Own((16,))
+
+
+def test_an_architecture_whose_code_was_edited_is_another_fit(make, make_small, digits, epochs):
+    X, _ = digits
+    make(architecture=own_architecture(torch.relu)).fit(X)
+    make(architecture=own_architecture(torch.relu)).fit(X)
+    assert epochs.trained() == 2
+    edited = make(architecture=own_architecture(torch.tanh)).fit(X)
+    assert epochs.trained() == 2
+    assert_same_fit(edited, make_small(architecture=own_architecture(torch.tanh)).fit(X))
+
+
+class Opaque:
+    """Can be copied, but neither be looked into nor pickled."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("never pickled")
+
+
+def test_an_architecture_that_cannot_be_described_is_named(make, digits):
+    architecture = own_architecture(torch.relu)
+    architecture.hidden_layer_sizes = Opaque()
+    message = r"(?s)checkpoint_dir=.*architecture=Own.*never pickled.*set checkpoint_dir=None"
+    with pytest.raises(ValueError, match=message):
+        make(architecture=architecture).fit(digits[0])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"beta": 1}, {"beta": np.float64(1)}),
+        ({"kl_weight": 1.0}, {"kl_weight": 1}),
+        ({"early_stopping": False}, {"early_stopping": np.bool_(False)}),
+        ({"architecture": MLP((8, 4))}, {"architecture": MLP([8, np.int64(4)])}),
+        ({"architecture": None}, {"architecture": MLP()}),
+        ({"random_state": 3}, {"random_state": np.int64(3)}),
+        ({"objective": "elbo"}, {"objective": np.str_("elbo")}),
+    ],
+)
+def test_equal_parameters_are_the_same_fit(make, digits, epochs, one, other):
+    X, _ = digits
+    first = make(**one).fit(X)
+    assert epochs.trained() == 2
+    assert_same_fit(make(**other).fit(X), first)
+    assert epochs.trained() == 0
+
+
+def test_negative_zeros_are_zeros(make, digits, epochs):
+    X = digits[0]
+    make().fit(X)
+    epochs.trained()
+    make().fit(np.where(X == 0.0, -0.0, X))
+    assert epochs.trained() == 0
+
+
+def test_the_home_folder_is_found(make, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mvae = make(checkpoint_dir="~/my fits/größe").fit(digits[0])
+    assert mvae.checkpoint_dir == "~/my fits/größe"
+    assert len(list((tmp_path / "my fits" / "größe").iterdir())) == 1
 
 
 @pytest.mark.parametrize(("expected_seconds", "written"), [(0.0, [1, 2, 3]), (1e9, [3])])

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,31 @@ def test_loading_and_saving_change_nothing_of_the_model(make, X, path):
     before = pickle.dumps(mvae)
     through_a_file(mvae, path).partial_fit(X)
     assert pickle.dumps(mvae) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~/model", "my models/größe 模型.safetensors", "here/../model", "a" * 255, "link/model"],
+)
+def test_names_and_folders_as_users_have_them(name, make, X, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("my models", "here"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to("my models", target_is_directory=True)
+    mvae = make().fit(X)
+    mvae.save(name)
+    mvae.save(name)
+    assert_same_model(skmvae.load(name), mvae, X)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_a_private_model_stays_private(make, X, path):
+    mvae = make().fit(X)
+    mvae.save(path)
+    path.chmod(0o600)
+    mvae.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_an_unfitted_estimator_cannot_be_saved(make, path):

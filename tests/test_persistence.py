@@ -67,6 +67,20 @@ def test_unfitted_estimators_too(way, tmp_path):
     assert loaded.get_params() == MVAETransformer(k=2, beta=3.0).get_params()
 
 
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_paths_are_saved_as_strings(way, is_fitted, make_small, digits, tmp_path):
+    """Windows cannot load a PosixPath, and skops will not."""
+    folder = tmp_path / "fits"
+    mvae = make_small(checkpoint_dir=folder)
+    if is_fitted:
+        mvae.fit(digits[0])
+    loaded = WAYS[way](mvae, tmp_path)
+    assert mvae.get_params()["checkpoint_dir"] is folder
+    assert loaded.checkpoint_dir == str(folder)
+    assert b"pathlib" not in pickle.dumps(mvae)
+
+
 def test_an_unfitted_estimator_with_a_note():
     mvae = MVAETransformer(k=2)
     mvae.note_ = "mine"

@@ -1,8 +1,14 @@
 """Devices, precision, seeds and autograd contexts."""
 
+import copy
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skmvae._machine.runtime import (
     draw_seed,
@@ -33,6 +39,27 @@ def test_a_device_that_is_not_there_is_named(device):
 def test_inference_falls_back_to_the_cpu_with_a_warning():
     with pytest.warns(UserWarning, match="Computing on the CPU"):
         assert inference_device("cuda:99") == CPU
+
+
+@pytest.mark.parametrize("set_output", ["default", "pandas"])
+def test_a_warning_points_at_the_line_of_the_user(fitted, digits, set_output):
+    """Also through scikit-learn's wrappers and autograd's decorators."""
+    mvae = copy.copy(fitted).set_params(device="cuda:99").set_output(transform=set_output)
+    pipe = make_pipeline(FunctionTransformer(), mvae)
+    calls = [mvae.transform, mvae.score_samples, mvae.reconstruct, pipe.transform]
+    for call in calls:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            call(digits[0][:2])
+        assert [Path(warning.filename) for warning in found] == [Path(__file__)]
+
+
+def test_a_warning_of_a_checkpoint_points_at_the_fit(make_small, digits, tmp_path):
+    (tmp_path / "file").touch()
+    mvae = make_small(checkpoint_dir=tmp_path / "file" / "folder")
+    with pytest.warns(UserWarning, match="cannot be written") as found:
+        mvae.fit(digits[0])
+    assert Path(found[0].filename) == Path(__file__)
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])

@@ -11,6 +11,7 @@ from networks import assert_same_to_rounding
 from scipy.special import expit
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import available_if
 
 from skmvae import MVAETransformer
@@ -118,3 +119,12 @@ def _float32_is_compared_as_float32(monkeypatch):
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+def test_no_method_asks_for_metadata():
+    """As PCA: the codes of inverse_transform are its input, and no metadata."""
+    mvae = MVAETransformer()
+    assert not hasattr(mvae, "set_inverse_transform_request")
+    requests = get_routing_for_object(mvae)
+    for method in ("fit", "partial_fit", "transform", "inverse_transform", "predict", "score"):
+        assert getattr(requests, method).requests == {}

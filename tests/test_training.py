@@ -234,6 +234,26 @@ def test_verbose_goes_to_the_screen_if_nobody_does(capsys):
     assert lines[0].startswith("epoch 1/3  loss ")
 
 
+class Deaf(logging.Handler):
+    """Shows nothing of what is wanted."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+
+
+@pytest.mark.parametrize("handlers", [[], [logging.NullHandler()], [Deaf()]])
+def test_verbose_goes_to_the_screen_if_no_handler_shows_it(handlers, capsys, monkeypatch):
+    """A root logger at INFO without a handler drops it."""
+    monkeypatch.setattr(logging.root, "handlers", handlers)
+    level = logging.root.level
+    logging.root.setLevel(logging.INFO)
+    try:
+        run(small_network(), data(), verbose=1)
+    finally:
+        logging.root.setLevel(level)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_dropout_is_off_in_validation():
     """The held-out loss is that of the network that is kept, not of one with units dropped."""
     losses = []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from networks import assert_same_to_rounding
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
@@ -688,6 +689,40 @@ def test_warm_start_refuses_another_shape(change, make_small, digits):
         mvae.set_params(**change).fit(X)
     with pytest.raises(ValueError, match="is expecting 64 features"):
         mvae.set_params(**{name: make_small().get_params(deep=False)[name]}).fit(X[:, :5])
+
+
+def fitted_on(frame, make_small, how):
+    """An estimator that goes on from a fit on the frame, by every way that leads to one."""
+    mvae = make_small(warm_start=True).fit(frame)
+    return {"fit": mvae, "prune": mvae.prune(0.2), "copy": deepcopy(mvae)}[how]
+
+
+@pytest.mark.parametrize("how", ["fit", "prune", "copy"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_goes_on_with_the_same_columns_in_the_same_order(how, method, make_small):
+    frame = load_iris(as_frame=True).data
+    mvae = fitted_on(frame, make_small, how)
+    codes = mvae.transform(frame)
+    for other in (frame[frame.columns[::-1]], frame.rename(columns=str.upper)):
+        with pytest.raises(ValueError, match="feature names should match"):
+            getattr(mvae, method)(other)
+    np.testing.assert_array_equal(mvae.transform(frame), codes)
+    assert list(getattr(mvae, method)(frame).feature_names_in_) == list(frame.columns)
+    reversed_frame = frame[frame.columns[::-1]]
+    afresh = mvae.set_params(warm_start=False).fit(reversed_frame)
+    assert list(afresh.feature_names_in_) == list(reversed_frame.columns)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_the_remedy_for_another_shape_works(warm_start, make_small, digits):
+    """partial_fit goes on whatever warm_start is."""
+    X, _ = digits
+    mvae = make_small(warm_start=warm_start).fit(X).set_params(k=2)
+    remedy = r"had k=3, but now k=2. Set k back, or begin anew: call fit with warm_start=False"
+    with pytest.raises(ValueError, match=remedy):
+        mvae.partial_fit(X)
+    assert mvae.set_params(k=3).partial_fit(X).n_iter_ == 3
+    assert mvae.set_params(k=2, warm_start=False).fit(X).partial_fit(X).n_iter_ == 3
 
 
 @pytest.mark.parametrize(

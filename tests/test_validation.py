@@ -193,11 +193,8 @@ def not_canonical(X):
 
 
 def parts(X):
-    return [getattr(X, name) for name in ("data", "indices", "indptr", "row", "col") if has(X, name)]
-
-
-def has(X, name):
-    return isinstance(getattr(X, name, None), np.ndarray)
+    arrays = (getattr(X, name, None) for name in ("data", "indices", "indptr", "row", "col"))
+    return [array for array in arrays if array is not None]
 
 
 def with_int64(X):
@@ -231,7 +228,9 @@ def test_no_method_changes_a_sparse_matrix(storage, likelihood, make_small, digi
     for part, old in zip(parts(X), before, strict=True):
         np.testing.assert_array_equal(part, old)
     expected = make_small(**params).fit(X.toarray())
-    np.testing.assert_array_equal(make_small(**params).fit(X).transform(X), expected.transform(dense))
+    np.testing.assert_array_equal(
+        make_small(**params).fit(X).transform(X), expected.transform(dense)
+    )
 
 
 def test_threads_agree_on_a_sparse_matrix(make_small, digits):

@@ -23,8 +23,20 @@ import torch
 
 # Attributes of a class that say nothing of what it does, or that others add while it is used.
 _BOOKKEEPING = frozenset(
-    "__abstractmethods__ __annotate__ __annotations__ __annotations_cache__ __dict__ __doc__ "
-    "__firstlineno__ __module__ __slotnames__ __static_attributes__ __weakref__ _abc_impl".split()
+    {
+        "__abstractmethods__",
+        "__annotate__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__slotnames__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
 )
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})

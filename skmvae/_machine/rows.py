@@ -121,7 +121,9 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
         origin = group.first(_dense(X[:1])[0].astype(np.float64))
         own_mean = sum((block - origin).sum(axis=0) for block in _blocks(X)) / X.shape[0]
         mean = origin + group.mean(own_mean, X.shape[0])
-        own_variances = sum(np.square(block - mean).sum(axis=0) for block in _blocks(X)) / X.shape[0]
+        own_variances = (
+            sum(np.square(block - mean).sum(axis=0) for block in _blocks(X)) / X.shape[0]
+        )
         variances = group.mean(own_variances, X.shape[0])
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")

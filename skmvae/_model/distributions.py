@@ -7,6 +7,7 @@ generator, so the global one of torch is never touched.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def draw_log_dirichlet(concentration: Tensor, generator: torch.Generator) -> Ten
 class GaussianLikelihood(nn.Module):
     """p(x | y) = N(x; y, s^2 I) with one learned variance s^2, in units of ``scale_``."""
 
-    SUPPORT = None  # any real x
+    SUPPORT: ClassVar[tuple[float, float] | None] = None  # any real x
 
     # A floor of 1 % of the data's scale: without it, constant data drive s^2 to 0.
     VARIANCE_FLOOR = 1e-4
@@ -96,7 +97,7 @@ class GaussianLikelihood(nn.Module):
 class BernoulliLikelihood(nn.Module):
     """p(x | y) = prod_f y^x (1 - y)^(1 - x) with y = sigmoid(output), for x in [0, 1]."""
 
-    SUPPORT = (0.0, 1.0)
+    SUPPORT: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | y) for x (B, F) and logits (..., B, F) -> (..., B)."""
@@ -122,4 +123,7 @@ class BernoulliLikelihood(nn.Module):
         return None
 
 
-LIKELIHOODS = {"gaussian": GaussianLikelihood, "bernoulli": BernoulliLikelihood}
+LIKELIHOODS: dict[str, type[GaussianLikelihood] | type[BernoulliLikelihood]] = {
+    "gaussian": GaussianLikelihood,
+    "bernoulli": BernoulliLikelihood,
+}

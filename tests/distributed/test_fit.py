@@ -8,6 +8,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch.distributed as dist
 from networks import small_estimator
@@ -239,6 +240,36 @@ def test_what_a_rank_refuses_ends_all_by_name(kind, tmp_path):
         values(refused, 2, tmp_path, cases), expected, strict=True
     ):
         assert re.match(pattern, message), message
+        assert unchanged
+
+
+def of_tables(say, rank):
+    """Tables of pyarrow, whose ``columns`` are their values."""
+    rows = shard(X[:, 20:30], rank, [150, 150])
+    table = pa.table({f"x{i}": column for i, column in enumerate(rows.T)})
+    mvae = skmvae.distributed.fit(small(), table, timeout=60)
+    return list(mvae.feature_names_in_)
+
+
+def test_tables_of_pyarrow_have_the_same_columns(tmp_path):
+    first, second = values(of_tables, 2, tmp_path)
+    assert first == second == [f"x{i}" for i in range(10)]
+
+
+def columns_of_a_warm_start(say, rank):
+    frame = pd.DataFrame(X[:, 20:30], columns=list("abcdefghij"))
+    mvae = small(warm_start=True).fit(frame)
+    codes = mvae.transform(frame)
+    try:
+        skmvae.distributed.fit(mvae, shard(frame[list("jihgfedcba")], rank, [150, 150]))
+    except (ValueError, RuntimeError) as error:
+        return str(error), np.array_equal(mvae.transform(frame), codes)
+    return "fitted", False
+
+
+def test_a_warm_start_goes_on_with_the_same_columns(tmp_path):
+    for message, unchanged in values(columns_of_a_warm_start, 2, tmp_path):
+        assert "feature names should match" in message
         assert unchanged
 
 
