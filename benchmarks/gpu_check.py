@@ -1,42 +1,97 @@
 """Everything that only a GPU can show, in one command and one report to paste into an issue.
 
-    python benchmarks/gpu_check.py > report.md    # under ten minutes
+    python benchmarks/gpu_check.py > report.md           # under four minutes
+    python benchmarks/gpu_check.py --json figures.json   # the figures in a file, too
+    python benchmarks/gpu_check.py --only kernels        # one part, in this process
+    python benchmarks/gpu_check.py --suite               # instead, all tests of the package
 
 Each part is a process of its own, since an error on a GPU can spoil all that its process does
-after. One that fails is reported with the end of its traceback. Without a GPU it says so, no more.
+after. The parts come in the order of their worth, since those that find no time left are not run.
+One that fails is reported with the end of its output. Without a GPU it says so, no more.
 """
 
+import argparse
+import importlib.util
+import io
+import json
+import math
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
+import inference as inference_speed
 import numpy as np
 import precision
+import steps
 import torch
+from contenders import Ours
 from machine import print_machine
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
 from skmvae import MVAETransformer
 from skmvae._fit import batches
+from skmvae.architectures import Conv
 from skmvae.datasets import fetch_mnist
 
 ROOT = Path(__file__).parents[1]
-DEVICE = "cuda"
-SECONDS, SECONDS_A_PART, LINES = 580, 200, 25
+DEVICE, ACTIVITY = "cuda", torch.profiler.ProfilerActivity.CUDA
+# The whole may take 240 s; the parts have what the start and the report leave of them.
+SECONDS, SECONDS_A_PART = 225, 60
+LINES = 25  # of a part's output
+FIGURES = "figures: "  # begins the line with which a part hands its figures to the report
+COMMON = {"k": 4, "latent_dim": 20, "batch_size": 128}
+
+
+def training_steps():
+    """Milliseconds a step of the default model beside the obvious way, and beside the floor."""
+    case = steps.compare(
+        _random_images(60_000),
+        n_steps=200,
+        n_before=0,
+        device=DEVICE,
+        with_pythae=importlib.util.find_spec("pythae") is not None,
+        **COMMON,
+    )
+    tell({f"{name}, ms": value for name, value in case["milliseconds"].items()})
+
+
+def kernels():
+    """CUDA kernels in the captured step of the default model."""
+    X, n_replays = _random_images(12_800), 5
+    for name in precision.PRECISIONS:
+        ours = Ours(X, precision=name, device=DEVICE, **COMMON)
+        ours.run(10)
+        (graph,) = ours._trainer._graphed._graphs.values()
+        trace = _trace(lambda graph=graph: [graph.replay() for _ in range(n_replays)])
+        tell({f"{name}, kernels a step": _n_kernels(trace) / n_replays})
+
+
+def other_steps():
+    """Milliseconds a step of other objectives beside the default "melbo", and of convolutions."""
+    rows, images = _random_images(12_800), _random_images(2_560, 3 * 32 * 32)
+    cases = {name: (rows, {"objective": name}) for name in ("melbo", "mixture", "averaged")}
+    cases["Conv"] = images, {"architecture": Conv((3, 32, 32))}
+    for case, (X, params) in cases.items():
+        for name in precision.PRECISIONS:
+            tell({f"{case} {name}, ms": _milliseconds(X, precision=name, **params)})
 
 
 def quality():
     """bfloat16 beside float32: errors that differ by no more than 5 %."""
-    data = _real_images()
-    found = {name: precision.measure(data, name, seed=0, epochs=5) for name in precision.PRECISIONS}
-    for name, figures in found.items():
-        print(name, ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
-    assert abs(found["bfloat16"]["MSE"] / found["float32"]["MSE"] - 1) < 0.05
+    data, errors = _real_images(), []
+    for name in precision.PRECISIONS:
+        found = precision.measure(data, name, seed=0, epochs=5)
+        tell({f"{name}, {key}": value for key, value in found.items()})
+        errors.append(found["MSE"])
+    assert abs(errors[1] / errors[0] - 1) < 0.05
 
 
 def streamed_rows():
@@ -45,9 +100,42 @@ def streamed_rows():
     for name, share in (("resident", batches._RESIDENT_SHARE), ("streamed", 0.0)):
         batches._RESIDENT_SHARE = share
         history = _fit(_random_images(30_000), max_iter=2).history_
+        tell({f"{name}, s": min(history["seconds"]), f"{name}, loss": history["loss"][-1]})
         losses.append(history["loss"])
-        print(f"{name}: {min(history['seconds']):.3f} s, loss {history['loss'][-1]:.4f}")
     _compare(losses[:1], losses[1:])
+
+
+def peak_memory():
+    """Of one epoch, above what is held before it; the rows are not held after it."""
+    for n_rows in (1_000, 60_000):
+        X, before = _random_images(n_rows), torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        _fit(X, max_iter=1)
+        peak, left = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated()
+        left -= before
+        amounts = {"of the rows": X.nbytes, "at the peak": peak, "after the fit": left}
+        tell({f"{n_rows} rows, MiB {when}": n / 2**20 for when, n in amounts.items()})
+    # Workspaces of cuBLAS stay, tens of MiB a stream.
+    assert left < X.nbytes
+
+
+def inference():
+    """Rows a second through a fitted model, and their share of the matrix products alone."""
+    with redirect_stdout(io.StringIO()):  # a table of the same
+        found = inference_speed.measure(_random_images(1_000), quick=True, device=DEVICE)
+    for case in found:
+        name = f"{case['method']} of {case['rows']} in {case['dtype']}"
+        speed = case["rows a second"]
+        tell({f"{name}, rows/s": speed, f"{name}, share": speed / case["products alone"]})
+
+
+def gpu_to_cpu():
+    """A model fitted on the GPU, pickled and loaded, gives the same on the CPU."""
+    X = load_digits().data / 16
+    mvae = _fit(X)
+    loaded = pickle.loads(pickle.dumps(mvae)).set_params(device="cpu")
+    for name in ("transform", "reconstruct", "score_samples"):
+        _compare([getattr(loaded, name)(X)], [getattr(mvae, name)(X)])
 
 
 def two_fits_at_once():
@@ -62,42 +150,34 @@ def two_fits_at_once():
         _compare(pool.map(codes, (0, 1)), alone)
 
 
-def gpu_to_cpu():
-    """A model fitted on the GPU, pickled and loaded, gives the same on the CPU."""
-    X = load_digits().data / 16
-    mvae = _fit(X)
-    loaded = pickle.loads(pickle.dumps(mvae)).set_params(device="cpu")
-    for name in ("transform", "reconstruct", "score_samples"):
-        _compare([getattr(loaded, name)(X)], [getattr(mvae, name)(X)])
-
-
-def peak_memory():
-    """Of one epoch, above what is held before it; the rows are not held after it."""
-    for n_rows in (1_000, 60_000):
-        X, before = _random_images(n_rows), torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        _fit(X, max_iter=1)
-        peak, left = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated()
-        left -= before
-        print(f"rows {X.nbytes >> 20} MiB, peak {peak >> 20} MiB, after the fit {left >> 20} MiB")
-    # Workspaces of cuBLAS stay, tens of MiB a stream.
-    assert left < X.nbytes
-
-
 FUNCTIONS = {
-    f.__name__: f for f in (quality, streamed_rows, two_fits_at_once, gpu_to_cpu, peak_memory)
+    function.__name__: function
+    for function in (
+        training_steps,
+        kernels,
+        other_steps,
+        quality,
+        streamed_rows,
+        peak_memory,
+        inference,
+        gpu_to_cpu,
+        two_fits_at_once,
+    )
 }
-SPEED = ["benchmarks/speed.py", "--quick", "--device", DEVICE, "--only"]
+SUITE = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 PARTS = {
-    "gpu_tests": ["-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"],
-    "training_steps": [*SPEED, "steps", "--steps", "200"],
-    "inference": [*SPEED, "inference"],
-    **{name: [__file__, name] for name in FUNCTIONS},
+    "gpu_tests": [*SUITE, "-m", "gpu"],
+    **{name: [__file__, "--only", name] for name in FUNCTIONS},
 }
 
 
-def _random_images(n_rows):
-    return np.random.default_rng(0).random((n_rows, 784), dtype=np.float32)
+def tell(figures):
+    """Hand some of a part's figures, by name, to the report."""
+    print(FIGURES + json.dumps(figures), flush=True)
+
+
+def _random_images(n_rows, n_features=784):
+    return np.random.default_rng(0).random((n_rows, n_features), dtype=np.float32)
 
 
 def _real_images():
@@ -117,6 +197,12 @@ def _fit(X, **params):
     return MVAETransformer(device=DEVICE, **params).fit(X)
 
 
+def _milliseconds(X, **params):
+    """Of a step in the fastest epoch of a fit; the first one captures the step."""
+    seconds = _fit(X, max_iter=4, **COMMON, **params).history_["seconds"]
+    return 1e3 * min(seconds) / math.ceil(len(X) / COMMON["batch_size"])
+
+
 def _compare(found, expected):
     """As the tests do: the order of a GPU's sums is not fixed."""
     for f, e in zip(found, expected, strict=True):
@@ -124,55 +210,142 @@ def _compare(found, expected):
         np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-3)
 
 
-def report_on(name, seconds):
-    """(whether the part passed, its section of the report)."""
+def _trace(function):
+    """What the GPU does during a call: events in the form of Chrome's traces."""
+    with torch.profiler.profile(activities=[ACTIVITY]) as profile:
+        function()
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        return json.loads(path.read_text())["traceEvents"]
+
+
+def _n_kernels(trace):
+    """Without copies and fills of memory, which a trace has in categories of their own."""
+    n = sum(event.get("cat") == "kernel" for event in trace)
+    assert n > 0, "the profiler has seen no kernel"
+    return n
+
+
+class Result(NamedTuple):
+    """What became of a part."""
+
+    name: str
+    passed: bool
+    seconds: float
+    output: list[str]  # its last lines
+    figures: dict[str, float]
+
+    @property
+    def section(self):
+        """Of the report."""
+        title = f"{'pass' if self.passed else 'FAIL'}: {self.name} ({self.seconds:.0f} s)"
+        about = f"{FUNCTIONS[self.name].__doc__}\n\n" if self.name in FUNCTIONS else ""
+        figures = [f"{name} {value:.4g}" for name, value in self.figures.items()]
+        lines = "\n".join(self.output + figures)
+        return f"## {title}\n\n{about}```text\n{lines}\n```\n"
+
+    @property
+    def record(self):
+        """Of the file of figures."""
+        return {"passed": self.passed, "seconds": round(self.seconds, 1), "figures": self.figures}
+
+
+def run_part(name, seconds):
+    """Run a part in a process of its own, which has so many seconds."""
     print(name, file=sys.stderr, flush=True)
     start = time.perf_counter()
-    try:
-        result = subprocess.run(
-            [sys.executable, *PARTS[name]],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        passed, output = result.returncode == 0, result.stdout
-    except subprocess.TimeoutExpired as error:
-        passed, output = False, str(error)
-    title = f"{'pass' if passed else 'FAIL'}: {name} ({time.perf_counter() - start:.0f} s)"
-    about = f"{FUNCTIONS[name].__doc__}\n\n" if name in FUNCTIONS else ""
-    output = "\n".join(output.splitlines()[-LINES:])
-    return passed, f"## {title}\n\n{about}```text\n{output}\n```\n"
+    passed, lines = _run(PARTS[name], seconds) if seconds > 0 else (False, ["no time was left"])
+    figures = {}
+    for line in lines:
+        if line.startswith(FIGURES):
+            figures |= json.loads(line.removeprefix(FIGURES))
+    others = [line for line in lines if not line.startswith(FIGURES)]
+    return Result(name, passed, time.perf_counter() - start, others[-LINES:], figures)
 
 
-def print_gpu():
-    """Driver and memory, as far as ``nvidia-smi`` is there to ask."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv"]
+def _run(arguments, seconds):
+    """(whether Python ended well with these arguments, the lines that it has printed)."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        try:
+            code = _python(arguments, timeout=seconds, stdout=file, stderr=subprocess.STDOUT)
+            end = f"exit status {code}"
+        except subprocess.TimeoutExpired:
+            code, end = None, f"timed out after {seconds:.3g} s"
+        file.seek(0)
+        lines = file.read().splitlines()
+    return code == 0, lines if code == 0 else [*lines, end]
+
+
+def _python(arguments, **options):
+    """Its exit status; what it prints is there at once, even if it is ended later."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, **options).returncode
+
+
+def summary_of(results):
+    """One line that says it all."""
+    failed = [result.name for result in results if not result.passed]
+    n_passed, seconds = len(results) - len(failed), sum(result.seconds for result in results)
+    failures = f"; failed: {', '.join(failed)}" if failed else ""
+    return f"{n_passed} of {len(results)} parts passed in {seconds:.0f} s{failures}"
+
+
+def print_gpu_machine():
+    """As ``print_machine``, with what is to be known of a GPU."""
+    record = {"CUDA": torch.version.cuda, "driver and memory": _driver_and_memory()}
+    machine = print_machine() | record
+    for name, value in record.items():
+        print(f"{name}: {value}")
+    return machine
+
+
+def _driver_and_memory():
+    """As far as ``nvidia-smi`` is there to ask."""
+    query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
     try:
-        print(subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip())
+        return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     except OSError as error:
-        print(f"driver unknown: {error}")
+        return f"unknown: {error}"
 
 
-def main():
+def report(json_path=None):
+    """Run all parts, print what became of them, and keep the figures if a path is given."""
+    end = time.monotonic() + SECONDS
+    results = [run_part(name, min(SECONDS_A_PART, end - time.monotonic())) for name in PARTS]
+    summary = summary_of(results)
+    print(f"{summary}\n\n# skmvae on a GPU\n\n```text")
+    machine = print_gpu_machine()
+    print("```\n")
+    print("\n".join(result.section for result in results))
+    if json_path is not None:
+        parts = {result.name: result.record for result in results}
+        record = {"summary": summary, "machine": machine, "parts": parts}
+        json_path.write_text(json.dumps(record, indent=2) + "\n")
+    return int(not all(result.passed for result in results))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="keep the figures there")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--only", choices=FUNCTIONS, help="one part, in this process")
+    instead.add_argument("--suite", action="store_true", help="the whole test suite")
+    arguments = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print(f"No GPU: torch {torch.__version__} sees no CUDA device, so nothing can be checked.")
         return 0
-    print("# skmvae on a GPU\n\n```text")
-    print_machine()
-    print(f"CUDA: {torch.version.cuda}")
-    print_gpu()
-    end = time.monotonic() + SECONDS
-    results = [
-        report_on(name, max(1, min(SECONDS_A_PART, end - time.monotonic()))) for name in PARTS
-    ]
-    n_passed = sum(passed for passed, _ in results)
-    print(f"```\n\n{n_passed} of {len(results)} parts passed.\n")
-    print("\n".join(section for _, section in results))
-    return int(n_passed < len(results))
+    if arguments.suite:
+        return _python(SUITE)
+    if arguments.only:
+        FUNCTIONS[arguments.only]()
+        return 0
+    return report(arguments.json)
 
 
 if __name__ == "__main__":
-    sys.exit(FUNCTIONS[sys.argv[1]]() if sys.argv[1:] else main())
+    sys.exit(main())

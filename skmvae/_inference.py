@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._machine.rows import ScaledRows, map_blocks
-from ._machine.runtime import make_generator, out_of_memory_explained
+from ._machine.runtime import make_generator, out_of_memory_explained, torch_dtype
 from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE, mix
 from ._model.objective import log_likelihood_bound
@@ -28,11 +28,15 @@ _OUTPUTS_A_ROW = 2**16
 _NETWORKS: WeakKeyDictionary[NetworkState, dict] = WeakKeyDictionary()
 
 
-def _network_of(state: NetworkState, device: torch.device, dtype: np.dtype) -> MixtureVAE:
+def _network_of(
+    state: NetworkState, device: torch.device, dtype: np.dtype
+) -> tuple[MixtureVAE, Tensor]:
+    """The network, and the mean of X beside it."""
     networks = _NETWORKS.setdefault(state, {})
     if (device, dtype) not in networks:
+        mean = torch.tensor(state.mean, dtype=torch_dtype(dtype), device=device)
         # Two threads may both come here: they make the same network.
-        networks[device, dtype] = load_network(state, device, dtype)
+        networks[device, dtype] = load_network(state, device, dtype), mean
     return networks[device, dtype]
 
 
@@ -50,7 +54,7 @@ class Inference:
     @property
     def noise_variance(self) -> float | None:
         """Of X given the decoders' output, in squared units of X; None if it has none."""
-        network = _network_of(self.state, self._device, np.dtype(np.float32))
+        network, _ = _network_of(self.state, self._device, np.dtype(np.float32))
         return network.likelihood.noise_variance(self.state.scale)
 
     def codes(self, X) -> np.ndarray:
@@ -155,7 +159,7 @@ class Inference:
         Of each row the decoders make ``n_outputs`` outputs (K, F) at a time.
         """
         with self._memory():
-            network = _network_of(self.state, self._device, rows.dtype)
+            network, _ = _network_of(self.state, self._device, rows.dtype)
             return map_blocks(
                 lambda x: function(network, x),
                 rows,
@@ -167,7 +171,8 @@ class Inference:
         self, function: Callable[[MixtureVAE, Tensor], Tensor], rows: ScaledRows
     ) -> np.ndarray:
         """Like ``_map`` for a function that gives rows, which are taken back to the units of X."""
-        mean = torch.tensor(self.state.mean, device=self._device, dtype=rows.tensor_dtype)
+        with self._memory():
+            _, mean = _network_of(self.state, self._device, rows.dtype)
 
         def in_units_of_x(network: MixtureVAE, x: Tensor) -> Tensor:
             return torch.add(mean, function(network, x), alpha=self.state.scale)

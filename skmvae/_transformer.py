@@ -46,6 +46,7 @@ from ._machine.runtime import (
     resolve_precision,
 )
 from ._model.distributions import LIKELIHOODS
+from ._model.objective import ObjectiveTerms
 from ._state import (
     NetworkState,
     TrainingState,
@@ -232,7 +233,7 @@ class MVAETransformer(
         One entry an epoch: ``loss`` and its terms before their weights, means over rows:
         ``reconstruction`` and ``kl_latent``, the KL divergence of the codes, ``kl_weights``, that
         of the mixing weights (nats, of ``(X - mean_) / scale_``), and ``dhsic`` (no unit; 0 for
-        a minibatch of fewer than 2 k rows); ``learning_rate``, ``validation_loss`` with early
+        a minibatch of fewer than 2 k rows, NaN with ``beta=0``, which leaves it out); ``learning_rate``, ``validation_loss`` with early
         stopping, and ``seconds``. The learning rate is the mean over the steps of the epoch.
     n_features_in_ : int
         Number of columns of X.
@@ -1213,8 +1214,12 @@ def _is_history(history) -> bool:
 
 
 def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:
-    """One dict an epoch -> one list a name; NaN where an epoch of a warm start lacks a name."""
-    names = {name: None for record in records for name in record}
+    """One dict an epoch -> one list a name; NaN where an epoch lacks a name.
+
+    Those of the terms are there in any case, and the others if any epoch has them.
+    """
+    names = dict.fromkeys(["loss", *ObjectiveTerms._fields])
+    names |= {name: None for record in records for name in record}
     return {name: [record.get(name, math.nan) for record in records] for name in names}
 
 

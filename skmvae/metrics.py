@@ -13,7 +13,7 @@ from scipy.stats import entropy
 from sklearn.utils import check_array
 
 from ._machine.runtime import no_gradients
-from ._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
+from ._model.dhsic import centred, dhsic_of_means, rbf_grams
 from ._validation import at_least, check_value, in_interval, one_of, optional
 
 __all__ = ["dhsic_score", "effective_components", "inception_score", "reconstruction_error"]
@@ -72,11 +72,10 @@ def dhsic_score(Z: ArrayLike, k: int, *, gamma: float | None = None) -> float:
         raise ValueError(f"Z has {codes.shape[1]} columns, which k={k} does not divide.")
     if k == 1:
         return 0.0
-    z = torch.tensor(codes, device="cpu").unflatten(1, (k, -1)).transpose(0, 1)
+    z = centred(torch.tensor(codes, device="cpu").unflatten(1, (k, -1)).transpose(0, 1))
     blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(codes), _BLOCK_ROWS)]
-    statistics = [row_statistics(log_rbf_gram(z, gamma, rows=rows)) for rows in blocks]
-    joint_means, row_means = (torch.cat(parts, dim=-1) for parts in zip(*statistics, strict=True))
-    score = float(dhsic_of_rows(joint_means, row_means))
+    means = [rbf_grams(z, gamma, rows=rows).mean(-1) for rows in blocks]
+    score = float(dhsic_of_means(torch.cat(means, dim=-1)))
     if not np.isfinite(score):
         raise ValueError("Z contains values too large: their squares overflow dtype('float64').")
     return score

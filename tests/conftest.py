@@ -13,6 +13,7 @@ from process_state import process_wide_state
 from sklearn.datasets import load_digits
 
 from skmvae import MVAETransformer
+from skmvae._machine import runtime
 from skmvae.architectures import MLP
 
 # Doctest would import them all by one name.
@@ -32,6 +33,19 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that is about a CPU finds no GPU, nor do its fixtures and the processes it starts.
+
+    It is about one if it compares bits of two fits, for example: a GPU's sums have no fixed order.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("cpu"):
+            patch.setattr(runtime, "_best_device", lambda: "cpu")
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,7 @@ def test_epochs_are_tasks(make_small, digits):
     assert recorder.events == ["setup", "begin fit", *epoch, *epoch, "end fit", "teardown"]
 
 
+@pytest.mark.cpu
 def test_the_fitted_estimator_is_the_fit_as_if_it_stopped_there(make_small, digits):
     recorder = Recorder()
     mvae = make_small(max_iter=3).set_callbacks(recorder).fit(digits[0])
@@ -71,6 +72,7 @@ def test_the_fitted_estimator_is_the_fit_as_if_it_stopped_there(make_small, digi
     assert_array_equal(mvae.transform(digits[0]), recorder.fitted[-1].transform(digits[0]))
 
 
+@pytest.mark.cpu
 def test_a_stop_request_ends_the_fit_cleanly(make_small, digits):
     recorder = Recorder(stop_after=2)
     mvae = make_small(max_iter=50).set_callbacks(recorder).fit(digits[0])
@@ -82,6 +84,7 @@ def test_a_stop_request_ends_the_fit_cleanly(make_small, digits):
     )
 
 
+@pytest.mark.cpu
 def test_a_stop_request_keeps_the_best_weights(make_small, digits):
     params = {"max_iter": 8, "early_stopping": True, "learning_rate": 0.03, "n_iter_no_change": 50}
     recorder = Recorder(stop_after=2)
@@ -93,6 +96,7 @@ def test_a_stop_request_keeps_the_best_weights(make_small, digits):
     assert_array_equal(mvae.transform(digits[0]), expected)
 
 
+@pytest.mark.cpu
 def test_callbacks_do_not_change_the_result(make_small, digits):
     with_one = make_small().set_callbacks(Recorder()).fit(digits[0])
     assert_array_equal(

@@ -16,6 +16,8 @@ from skmvae._files.checkpoints import Checkpoint
 from skmvae._state import TrainingState
 from skmvae.architectures import MLP
 
+pytestmark = pytest.mark.cpu
+
 
 class Cut(Exception):
     """Ends a fit after an epoch, as a crash would."""

@@ -81,6 +81,32 @@ def test_dirichlet_kl_float32_is_accurate_at_extremes():
     assert dirichlet_kl(a, 0.25).dtype == torch.float32
 
 
+def test_closed_gradients_are_those_of_torchs_own_formulas():
+    """The divergences and the Gaussian likelihood bring their own backward passes."""
+    mean, std = random(4, 7, 3).requires_grad_(), random(4, 7, 3, seed=1).exp().requires_grad_()
+    a, output = random(9, 5).exp().requires_grad_(), random(4, 9, 5, seed=2).requires_grad_()
+    x, likelihood = random(9, 5, seed=3), gaussian(0.3)
+    prior = Dirichlet(torch.full_like(a, 0.2))
+    squared = likelihood.variance.sqrt()
+    pairs = [
+        (normal_kl(mean, std), kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(-1)),
+        (dirichlet_kl(a, 0.2), kl_divergence(Dirichlet(a), prior)),
+        (likelihood.log_prob(x, output), Normal(output, squared).log_prob(x).sum(-1)),
+    ]
+    inputs = [mean, std, a, output, likelihood.raw_variance]
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        weights = random(*found.shape, seed=4)
+        gradients, others = (
+            torch.autograd.grad((weights * value).sum(), inputs, allow_unused=True)
+            for value in (found, expected)
+        )
+        assert any(gradient is not None for gradient in gradients)
+        for gradient, other in zip(gradients, others, strict=True):
+            if other is not None:
+                torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-12)
+
+
 def test_draw_normal_has_the_distribution_and_passes_the_gradient():
     mean = torch.tensor([[1.0, -2.0]], dtype=torch.float64, requires_grad=True)
     std = torch.tensor([[0.5, 3.0]], dtype=torch.float64, requires_grad=True)

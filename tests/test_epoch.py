@@ -62,10 +62,12 @@ def test_an_epoch_is_the_plain_loop(schedule, beta1, beta2):
             objective="melbo",
             weight_concentration_prior=1 / 3,
             kl_weight=1.0,
+            beta=2.0,
             precision="float32",
             generator=draws,
         )
-        totals += len(x) / 40 * torch.stack(batch).detach().double()
+        totals += len(x) / 40 * batch.detach().double()
+        batch = ObjectiveTerms(*batch)
         loss = batch.reconstruction + batch.kl_latent + batch.kl_weights + 2.0 * batch.dhsic
         gradients = torch.autograd.grad(loss, list(oracle.parameters()))
         with torch.no_grad():
@@ -149,7 +151,7 @@ def test_the_log_weights_batches_by_their_rows_and_starts_anew():
     for values in ([1.0, 3.0], [5.0]):
         log.clear()
         for value in values:
-            log.add(ObjectiveTerms(*torch.tensor([value, 2 * value, 0.0, 1.0])))
+            log.add(torch.tensor([value, 2 * value, 0.0, 1.0]))
         sizes = [3, 1][: len(values)]
         mean = np.average(values, weights=sizes)
         assert log.means(sizes, "") == ObjectiveTerms(mean, 2 * mean, 0.0, 1.0)

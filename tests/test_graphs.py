@@ -244,8 +244,10 @@ def test_replays_follow_the_learning_rate():
 def test_an_epoch_of_replays_does_not_synchronise():
     _, _, trainer = trained(True)
     order = np.arange(100)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a prototype
+            torch.cuda.set_sync_debug_mode("error")
         with pytest.raises(RuntimeError, match="synchroniz"):
             torch.ones((), device="cuda").item()
         for share in trainer._minibatches(order):

@@ -37,6 +37,7 @@ def test_a_network_is_made_once_for_each_dtype(make_small, digits, counted):
     assert not counted
 
 
+@pytest.mark.cpu
 def test_a_refit_has_a_network_of_its_own(make_small, digits):
     X, _ = digits
     mvae = make_small().fit(X)

@@ -188,6 +188,7 @@ def test_feature_names_return(make, X, path):
     assert not hasattr(through_a_file(make().fit(X), path), "feature_names_in_")
 
 
+@pytest.mark.cpu
 def test_a_history_with_columns_that_change_returns(make, X, path):
     """After a warm start with other columns an epoch has NaN where it has no value."""
     mvae = make(warm_start=True).fit(X)
@@ -200,6 +201,7 @@ def test_a_history_with_columns_that_change_returns(make, X, path):
 
 
 @pytest.mark.parametrize("start", ["partial_fit", "fit"])
+@pytest.mark.cpu
 def test_partial_fit_goes_on_bitwise(make, X, path, start):
     mvae = getattr(make(), start)(X[:40]).partial_fit(X[40:])
     found = through_a_file(mvae, path)
@@ -228,6 +230,7 @@ def test_a_loaded_model_is_like_any_other(make, X, path):
         assert_same_model(other, mvae, X)
 
 
+@pytest.mark.cpu
 def test_a_loaded_model_can_be_saved_over_its_own_file(make, X, path):
     """Its arrays are mapped from what it replaces."""
     mvae = make().fit(X).partial_fit(X)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import skmvae._model.objective as objective_module
 from skmvae._machine.shares import Share
-from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
+from skmvae._model.dhsic import dhsic
 from skmvae._model.distributions import GaussianLikelihood
 from skmvae._model.objective import (
     OBJECTIVES,
@@ -25,17 +25,19 @@ from skmvae._model.objective import (
 LIKELIHOODS = ("gaussian", "bernoulli")
 
 
-def terms_of(network, x, objective, seed=0, prior=None, kl_weight=1.0):
+def terms_of(network, x, objective, seed=0, prior=None, kl_weight=1.0, beta=1.0):
     k = network.encode(x).concentration.shape[1]
-    return objective_terms(
+    terms = objective_terms(
         network,
         x,
         objective=objective,
         weight_concentration_prior=1 / k if prior is None else prior,
         kl_weight=kl_weight,
+        beta=beta,
         precision="float32",
         generator=generator(seed),
     )
+    return ObjectiveTerms(*terms)
 
 
 def rows(n, n_features, likelihood):
@@ -243,16 +245,22 @@ def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():
 def test_dhsic_of_very_many_rows_is_that_of_some():
     """Its cost is bounded: 3,000 rows count as a minibatch of 500."""
     z = random(3, 3000, 2)
-    thinned = dhsic_of_rows(*row_statistics(log_rbf_gram(z[:, ::6])))
-    assert objective_module._dependence(z, Share.of_all(3000)) == thinned
-    of_all = dhsic_of_rows(*row_statistics(log_rbf_gram(z[:, :512])))
-    assert objective_module._dependence(z[:, :512], Share.of_all(512)) == of_all
+    assert objective_module._dependence(z, Share.of_all(3000)) == dhsic(z[:, ::6])
+    assert objective_module._dependence(z[:, :512], Share.of_all(512)) == dhsic(z[:, :512])
 
 
 def test_dhsic_is_skipped_below_two_k_rows():
     network = make_network(k=3)
     assert terms_of(network, rows(5, 5, "gaussian"), "melbo").dhsic.item() == 0.0
     assert terms_of(network, rows(6, 5, "gaussian"), "melbo").dhsic.item() > 0.0
+
+
+def test_dhsic_is_not_computed_without_beta(monkeypatch):
+    network, x = make_network(k=3), rows(32, 5, "gaussian")
+    expected = terms_of(network, x, "melbo")
+    monkeypatch.setattr(objective_module, "dhsic", None)
+    found = terms_of(network, x, "melbo", beta=0.0)
+    assert found == expected._replace(dhsic=torch.zeros(()))
 
 
 # k identical linear VAEs, x = z + N(0, 1), at x = 10: log p(x) = log N(10; 0, 2).

@@ -24,7 +24,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("one_thread")]
 
 PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
 SHAPE = (1, 8, 8)

@@ -40,6 +40,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("objective", ["melbo", "averaged"])
+@pytest.mark.cpu
 def test_calls_on_the_same_rows_are_the_epochs_of_a_fit(
     make_small, digits, tmp_path, way, objective
 ):
@@ -70,6 +71,7 @@ def test_chunks_of_any_size(make_small, digits):
     assert np.isfinite(mvae.transform(X)).all()
 
 
+@pytest.mark.cpu
 def test_sparse_chunks_are_those_of_dense_rows(make_small, digits):
     X, _ = digits
     found, expected = make_small(), make_small()
@@ -80,6 +82,7 @@ def test_sparse_chunks_are_those_of_dense_rows(make_small, digits):
 
 
 @pytest.mark.parametrize("n_rows", [1, 5])
+@pytest.mark.cpu
 def test_a_first_chunk_without_a_spread_is_refused(make_small, digits, n_rows):
     X, _ = digits
     mvae = make_small()
@@ -113,6 +116,7 @@ def bad_chunk(X):
         ({"max_iter": 0}, lambda X: X, ValueError, "max_iter"),
     ],
 )
+@pytest.mark.cpu
 def test_a_call_that_fails_changes_nothing(make_small, digits, change, chunk, error, match):
     X, _ = digits
     mvae, expected = make_small(), make_small()
@@ -126,6 +130,7 @@ def test_a_call_that_fails_changes_nothing(make_small, digits, change, chunk, er
     assert_same(mvae.partial_fit(X[400:]), expected.partial_fit(X[400:]))
 
 
+@pytest.mark.cpu
 def test_a_copy_goes_its_own_way(make_small, digits):
     X, _ = digits
     mvae = make_small().partial_fit(X)
@@ -135,6 +140,7 @@ def test_a_copy_goes_its_own_way(make_small, digits):
     assert_same(other.partial_fit(X[100:]), expected.partial_fit(X[100:]))
 
 
+@pytest.mark.cpu
 def test_fit_begins_anew(make_small, digits):
     X, _ = digits
     mvae = make_small().partial_fit(X).fit(X)

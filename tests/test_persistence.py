@@ -131,6 +131,7 @@ def test_nothing_of_torch_is_kept(fitted):
     assert torch_objects({"a": [torch.zeros(1)]}, set())  # the search finds what there is
 
 
+@pytest.mark.cpu
 def test_a_model_of_a_gpu_works_without_one(make_small, digits):
     mvae = make_small().fit(digits[0])
     expected = mvae.transform(digits[0])

@@ -72,6 +72,7 @@ GRIDS = [
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=["beta", "hidden_layer_sizes"])
+@pytest.mark.cpu
 def test_grid_search_gives_the_same_in_one_process_and_in_two(grid, pipe, digits):
     """n_jobs=2 starts loky workers; each is given as many threads as this process has."""
     X, y = digits

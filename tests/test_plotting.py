@@ -265,6 +265,7 @@ def test_unfitted(make_small, digits):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.cpu
 def test_a_table_of_pandas(make_small, digits):
     pandas = pytest.importorskip("pandas")
     X = pandas.DataFrame(digits[0], columns=[f"p{i}" for i in range(64)])

@@ -40,6 +40,7 @@ def test_no_method_moves_a_global_generator(objective, random_state, make_small,
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.cpu
 def test_same_seed_same_model_bitwise(objective, make_small, digits):
     X, _ = digits
     mvae = make_small(objective=objective, architecture=MLP((16,), dropout=0.2)).fit(X)
@@ -48,6 +49,7 @@ def test_same_seed_same_model_bitwise(objective, make_small, digits):
     assert fingerprint(clone(mvae).set_params(random_state=1).fit(X)) != fingerprint(mvae)
 
 
+@pytest.mark.cpu
 def test_a_loky_worker_gives_the_same_model(make_small, digits):
     X, _ = digits
     mvae = make_small()
@@ -56,6 +58,7 @@ def test_a_loky_worker_gives_the_same_model(make_small, digits):
     assert fingerprint(there) == fingerprint(other) == fingerprint(mvae.fit(X))
 
 
+@pytest.mark.cpu
 def test_another_process_gives_the_same_model(make_small, digits, tmp_path):
     joblib.dump((make_small(), digits[0]), tmp_path / "in.joblib")
     code = (
@@ -72,6 +75,7 @@ def test_none_gives_another_model_each_time(make_small, digits):
     assert fingerprint(clone(mvae).fit(X)) != fingerprint(clone(mvae).fit(X))
 
 
+@pytest.mark.cpu
 def test_a_random_state_object_advances(make_small, digits):
     X, _ = digits
     mvae = make_small(random_state=np.random.RandomState(0))
@@ -80,6 +84,7 @@ def test_a_random_state_object_advances(make_small, digits):
     assert fingerprint(make_small(random_state=np.random.RandomState(0)).fit(X)) == first
 
 
+@pytest.mark.cpu
 def test_the_user_s_torch_settings_do_not_matter(make_small, digits):
     X, _ = digits
     expected = make_small().fit(X)
@@ -103,6 +108,7 @@ def test_the_user_s_torch_settings_do_not_matter(make_small, digits):
 
 @pytest.mark.parametrize("first", ["float32", "bfloat16"])
 @pytest.mark.parametrize("second", ["float32", "bfloat16"])
+@pytest.mark.cpu
 def test_two_fits_in_two_threads_are_those_alone(first, second, make_small, digits):
     X, _ = digits
     models = [
@@ -138,6 +144,7 @@ def test_transform_from_many_threads(fitted, digits):
             assert_same_to_rounding(z, expected[: 40 * n])
 
 
+@pytest.mark.cpu
 def test_two_fits_at_once_give_what_each_gives_alone(make_small, digits):
     X, _ = digits
     seeds = range(4)
@@ -155,6 +162,7 @@ def test_two_fits_at_once_give_what_each_gives_alone(make_small, digits):
     assert [fitted[s] for s in seeds] == alone
 
 
+@pytest.mark.cpu
 def test_transform_while_the_same_estimator_is_fitted(make_small, digits):
     """A reader sees the old model or the new one, never a mixture of both."""
     X, _ = digits

@@ -113,11 +113,22 @@ def _float32_is_compared_as_float32(monkeypatch):
         monkeypatch.setattr(estimator_checks, name, compare)
 
 
+# They compare them more closely than the sums of a GPU allow.
+ABOUT_TWO_FITS = {
+    "check_fit_idempotent",
+    "check_pipeline_consistency",
+    "check_transformer_data_not_an_array",
+    "check_transformer_general",
+}
+
+
 # Some checks shuffle with NumPy's global generator themselves.
 @pytest.mark.may_use_numpy_random
 @pytest.mark.usefixtures("seed", "_float32_is_compared_as_float32")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_check(estimator, check):
+    if check.func.__name__ in ABOUT_TWO_FITS:
+        estimator.set_params(device="cpu")
     check(estimator)
 
 

@@ -173,6 +173,7 @@ def test_dates_among_codes_are_refused(fitted):
         fitted.inverse_transform([[0.0] * 5 + [DAY]])
 
 
+@pytest.mark.cpu
 def test_objects_that_are_numbers_are_taken(make_small):
     rows = [[1, 2.5], [True, Decimal("0.5")], [np.float32(3), 2**70]]
     X = np.array(rows, dtype=np.float64) / 2.0**70
@@ -213,6 +214,7 @@ STORED = {
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("storage", STORED)
+@pytest.mark.cpu
 def test_no_method_changes_a_sparse_matrix(storage, likelihood, make_small, digits, tmp_path):
     """SciPy sorts and sums entries in place when it is asked for an extreme."""
     dense = digits[0][:100] / 16
@@ -233,6 +235,7 @@ def test_no_method_changes_a_sparse_matrix(storage, likelihood, make_small, digi
     )
 
 
+@pytest.mark.cpu
 def test_threads_agree_on_a_sparse_matrix(make_small, digits):
     X = not_canonical(digits[0] / 16)
     mvae = make_small(likelihood="bernoulli").fit(X)
@@ -246,6 +249,7 @@ def test_threads_agree_on_a_sparse_matrix(make_small, digits):
 @pytest.mark.parametrize(
     "container", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array, sp.coo_array]
 )
+@pytest.mark.cpu
 def test_sparse_rows_give_what_the_dense_array_gives(container, likelihood, make_small, digits):
     X = np.where(digits[0] > 8.0, digits[0] / 16.0, 0.0)
     expected = make_small(likelihood=likelihood).fit(X)
@@ -380,6 +384,7 @@ def test_what_a_min_max_scaler_gives_is_in_the_unit_interval(name, dtype, make_s
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.cpu
 def test_rounding_outside_the_unit_interval_is_clipped_in_fit_and_score(
     container, make_small, digits
 ):

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from skmvae._fit.epoch import _clear_vanished_moments
 from skmvae._machine.runtime import keep_freed_memory, make_generator, matrix_products
-from skmvae._model.dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
+from skmvae._model.dhsic import dhsic
 from skmvae._model.distributions import dirichlet_kl, draw_normal, normal_kl
 from skmvae._model.network import Posterior, mix
 from skmvae._model.objective import log_likelihood_bound
@@ -314,7 +314,7 @@ def loss(network, idea, x, step, n_steps, generator):
         total = total - idea.gate_learns * (r * w.log()).sum(0).mean()
     if idea.smooth:
         total = total + idea.smooth * roughness(network, idea, x, w.T.detach(), generator).mean()
-    return total + dhsic_of_rows(*row_statistics(log_rbf_gram(z)))
+    return total + dhsic(z)
 
 
 def roughness(network, idea, x, weights, generator):

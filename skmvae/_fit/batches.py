@@ -69,7 +69,10 @@ class ResidentBatches:
         self._offsets = torch.arange(min(batch_size, len(rows)), device=rows.device)
 
     def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[None]:
-        self._order[: len(order)] = torch.from_numpy(order)
+        # From pinned memory the copy does not wait for what the GPU is doing.
+        on_gpu = self._order.device.type == "cuda"
+        host = torch.from_numpy(order).pin_memory() if on_gpu else torch.from_numpy(order)
+        self._order[: len(order)].copy_(host, non_blocking=True)
         self._place.zero_()
         for _ in sizes:
             yield

@@ -56,9 +56,14 @@ class TrainingSettings:
     tol: float
     verbose: int
 
-    def loss(self, terms: ObjectiveTerms):
-        """Equation 14 of tensors, or of floats."""
+    def loss(self, terms: ObjectiveTerms) -> float:
+        """Equation 14."""
         return terms.loss(kl_weight=self.kl_weight, beta=self.beta)
+
+    def loss_weights(self, device: torch.device) -> Tensor:
+        """The factors of the terms in equation 14, (4,)."""
+        weights = ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta)
+        return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 class Trainer:
@@ -84,6 +89,7 @@ class Trainer:
         _join(network, group)
         self._generator = make_generator(seed, rows.device)
         self._shuffler = np.random.default_rng(seed)
+        self._loss_weights = settings.loss_weights(rows.device)
         self._optimizer = _make_optimizer(network, settings, rows.device)
         self._share = SCHEDULES[settings.learning_rate_schedule].share
         n_rows, n_training = np.sum(group.gather((len(rows), n_training)), axis=0).tolist()
@@ -95,8 +101,8 @@ class Trainer:
         self._graphed = (
             GraphedStep(self._optimizer.zero_grad, self._generator)
             # A graph of a step has one place in the minibatch, and would have to hold what ranks
-            # say to each other.
-            if rows.device.type == "cuda" and group.size == 1
+            # say to each other, be there one of them.
+            if rows.device.type == "cuda" and group is ALONE
             else None
         )
 
@@ -198,18 +204,19 @@ class Trainer:
         """One gradient step on the next rows. Reads no value: a GPU would have to wait."""
         terms = self._terms(share, self._own_generator, dropout_generator=self._own_generator)
         self._optimizer.zero_grad()
-        self._settings.loss(terms).backward()
+        torch.dot(terms, self._loss_weights).backward()
         self._group.add_gradients(self._network.parameters())
         self._optimizer.step()
         self._log.add(terms)
 
-    def _terms(self, share: Share, generator, dropout_generator=None) -> ObjectiveTerms:
+    def _terms(self, share: Share, generator, dropout_generator=None) -> Tensor:
         return objective_terms(
             self._network,
             self._batches.read(share.size),
             objective=self._settings.objective,
             weight_concentration_prior=self._settings.weight_concentration_prior,
             kl_weight=self._settings.kl_weight,
+            beta=self._settings.beta,
             precision=self._settings.precision,
             generator=generator,
             dropout_generator=dropout_generator,
@@ -240,6 +247,8 @@ def _make_optimizer(
         groups.append({"params": variance, "peak": peak})
     on_gpu = device.type == "cuda"
     for group in groups:
+        # A GPU has the rate in float32: one that no longer fits diverges all the same.
+        group["peak"] = min(group["peak"], torch.finfo(torch.float32).max)
         group["lr"] = group["peak"]
         if on_gpu:
             group["lr"] = torch.tensor(group["peak"], dtype=torch.float32, device=device)
@@ -273,8 +282,8 @@ class _TermsLog:
         self._batch.zero_()
 
     @torch.no_grad()
-    def add(self, terms: ObjectiveTerms) -> None:
-        self._values.index_copy_(0, self._batch, torch.stack(terms).unsqueeze(0))
+    def add(self, terms: Tensor) -> None:
+        self._values.index_copy_(0, self._batch, terms.unsqueeze(0))
         self._batch += 1
 
     def means(self, batch_sizes: list[int], where: str) -> ObjectiveTerms:

@@ -127,6 +127,8 @@ def _run_epoch(
     start = time.perf_counter()
     terms = trainer.run_epoch(training, f"epoch {epoch}")
     record = {"loss": settings.loss(terms), **terms._asdict()}
+    if settings.beta == 0.0:
+        del record["dhsic"]  # it was not computed
     record["learning_rate"] = trainer.learning_rate
     if len(held_out):
         terms = trainer.evaluate(held_out, f"the validation after epoch {epoch}")

@@ -67,7 +67,8 @@ class ScaledRows:
 
     def __getitem__(self, rows) -> Tensor:
         """A tensor of ``dtype`` on the device; ValueError if a value overflows it."""
-        return self.on_host(rows).to(self.device)
+        # A GPU need not have its copy before the host goes on.
+        return self.on_host(rows).to(self.device, non_blocking=True)
 
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
@@ -184,7 +185,7 @@ def map_blocks(
     check_not_forked()
     filled = torch.from_numpy(out)
     for block in row_blocks(len(rows), values_a_row, rows.device.type):
-        result = function(rows[block])
+        result = function(rows[block]).cpu()  # all that the host waits for on a GPU
         if not is_finite(result):
             raise ValueError(
                 f"rows {block.start} to {block.stop - 1} gave non-finite results: their values "

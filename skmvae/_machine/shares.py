@@ -36,6 +36,12 @@ class Share:
         )
         return Share(self.group, start, stop - start, total)
 
+    def equal_part(self, of_all: Tensor) -> Tensor:
+        """What each process adds to a sum that is to be ``of_all``, with the gradient of that."""
+        if self.group.size == 1:
+            return of_all
+        return of_all - (1.0 - 1.0 / self.group.size) * of_all.detach()
+
     def whole(self, own: Tensor) -> Tensor:
         """The batch's (A, total, ...) of this process's (A, size, ...), with gradients."""
         if self.group.size == 1:

@@ -11,13 +11,34 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
 def normal_kl(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, I)), summed over the last axis."""
-    squares = torch.addcmul(mean.square(), std, std)
-    return 0.5 * (squares.sum(-1) - mean.shape[-1]) - std.log().sum(-1)
+    return _NormalKL.apply(mean, std)
+
+
+class _NormalKL(torch.autograd.Function):
+    """sum_d (m^2 + s^2 - 1) / 2 - log s, with derivatives m and s - 1 / s.
+
+    Like the other functions of this kind here, it is in place of many small operations, each of
+    which takes a GPU longer to start than to do.
+    """
+
+    @staticmethod
+    def forward(ctx, mean: Tensor, std: Tensor) -> Tensor:
+        ctx.save_for_backward(mean, std)
+        summands = torch.addcmul(mean.square(), std, std).sub_(std.log(), alpha=2.0)
+        return summands.sum(-1).sub_(mean.shape[-1]).mul_(0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        return gradient * mean, (std - std.reciprocal()).mul_(gradient)
 
 
 def dirichlet_kl(concentration: Tensor, prior: float) -> Tensor:
@@ -25,20 +46,41 @@ def dirichlet_kl(concentration: Tensor, prior: float) -> Tensor:
 
     lgamma and digamma cancel: in float32 concentrations far from the prior lose most digits.
     """
-    a = concentration.double()
-    k = a.shape[-1]
-    total = a.sum(-1)
-    log_normaliser = torch.lgamma(total) - torch.lgamma(a).sum(-1)
-    log_prior_normaliser = math.lgamma(k * prior) - k * math.lgamma(prior)
-    expected_log_weights = torch.digamma(a) - torch.digamma(total).unsqueeze(-1)
-    kl = log_normaliser - log_prior_normaliser + ((a - prior) * expected_log_weights).sum(-1)
-    return kl.to(concentration.dtype)
+    return _DirichletKL.apply(concentration, prior)
+
+
+class _DirichletKL(torch.autograd.Function):
+    """sum_k f(a_k, a_k - c) - f(A, A - K c) + K lgamma(c) - lgamma(K c), A being sum_k a_k.
+
+    Here f(a, e) = e digamma(a) - lgamma(a). The derivative of f(a, a - c) by a is
+    (a - c) trigamma(a): the other terms cancel.
+    """
+
+    @staticmethod
+    def forward(ctx, concentration: Tensor, prior: float) -> Tensor:
+        a = concentration.double()
+        both = torch.stack([a, a - prior])
+        a, excess = torch.cat([both, both.sum(-1, keepdim=True)], dim=-1)  # (B, K + 1)
+        ctx.save_for_backward(a, excess)
+        ctx.dtype = concentration.dtype
+        k = concentration.shape[-1]
+        constant = k * math.lgamma(prior) - math.lgamma(k * prior)
+        values = torch.digamma(a).mul_(excess).sub_(torch.lgamma(a))
+        return (values[:, :-1].sum(-1) - values[:, -1]).add_(constant).to(ctx.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        a, excess = ctx.saved_tensors
+        slopes = torch.polygamma(1, a).mul_(excess)
+        slopes = (slopes[:, :-1] - slopes[:, -1:]).mul_(gradient.unsqueeze(-1))
+        return slopes.to(ctx.dtype), None
 
 
 def draw_normal(mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     """z = mean + std * eps with eps ~ N(0, I)."""
     eps = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return mean + std * eps
+    return torch.addcmul(mean, std, eps)
 
 
 def draw_log_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,9 +119,7 @@ class GaussianLikelihood(nn.Module):
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | y) for x (B, F) and outputs y (..., B, F) -> (..., B)."""
-        variance = self.variance
-        squares = (x - output).square().sum(-1)
-        return -0.5 * (squares / variance + x.shape[-1] * torch.log(2.0 * math.pi * variance))
+        return _NormalLogProb.apply(x, output, self.variance)
 
     def averaged_log_prob(self, x: Tensor, output: Tensor, log_weights: Tensor) -> Tensor:
         """log p(x | sum_k w_k y_k), equation 5: (B, F), (K, B, F), (B, K) -> (B,)."""
@@ -92,6 +132,31 @@ class GaussianLikelihood(nn.Module):
     def noise_variance(self, scale: float) -> float | None:
         """s^2 in squared units of X."""
         return self.variance.item() * scale**2
+
+
+class _NormalLogProb(torch.autograd.Function):
+    """-(q / v + F log(2 pi v)) / 2 with q = ||x - y||^2, the mean y and the variance v.
+
+    Its derivatives are (x - y) / v by y and (q / v - F) / (2 v) by v; none is asked for by x.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor, variance: Tensor) -> Tensor:
+        difference = x - y
+        squares = torch.linalg.vector_norm(difference, dim=-1).square_()
+        ctx.save_for_backward(difference, squares, variance)
+        half = 0.5 * x.shape[-1]
+        constant = variance.log().mul_(-half).sub_(half * math.log(2.0 * math.pi))
+        return torch.addcdiv(constant, squares, variance, value=-0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+        difference, squares, variance = ctx.saved_tensors
+        scaled = gradient / variance
+        by_variance = (scaled * squares).sum().sub(gradient.sum(), alpha=difference.shape[-1])
+        by_variance = by_variance.div_(variance).mul_(0.5)
+        return None, difference * scaled.unsqueeze(-1), by_variance
 
 
 class BernoulliLikelihood(nn.Module):

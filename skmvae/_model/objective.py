@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._machine.runtime import matrix_products
 from .._machine.shares import Share
-from .dhsic import dhsic_of_rows, log_rbf_gram, row_statistics
+from .dhsic import dhsic
 from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
 from .network import MixtureVAE, Posterior
 
@@ -28,17 +28,14 @@ _GRAM_ROWS = 512
 
 
 class ObjectiveTerms(NamedTuple):
-    """The terms of the loss, each a mean over the rows of a batch, each minimised (in nats).
+    """The terms of the loss, each a mean over rows, each minimised (in nats)."""
 
-    Where the batch is shared, what this process adds to each.
-    """
+    reconstruction: float
+    kl_latent: float
+    kl_weights: float
+    dhsic: float
 
-    reconstruction: Tensor
-    kl_latent: Tensor
-    kl_weights: Tensor
-    dhsic: Tensor
-
-    def loss(self, *, kl_weight: float, beta: float) -> Tensor:
+    def loss(self, *, kl_weight: float, beta: float) -> float:
         """Equation 14: -L_MELBO + beta dHSIC."""
         return (
             self.reconstruction + kl_weight * self.kl_latent + self.kl_weights + beta * self.dhsic
@@ -85,14 +82,17 @@ def objective_terms(
     objective: str,
     weight_concentration_prior: float,
     kl_weight: float,
+    beta: float,
     precision: str,
     generator: torch.Generator,
     dropout_generator: torch.Generator | None = None,
     share: Share | None = None,
-) -> ObjectiveTerms:
+) -> Tensor:
     """One Monte Carlo estimate of the objective for the rows x (B, F), all of the minibatch or not.
 
-    ``precision`` is that of the networks' matrix products alone; the rest is in float32.
+    The ``ObjectiveTerms`` as one tensor (4,), of which the loss is one product; where the minibatch
+    is shared, what this process adds to each. ``precision`` is that of the networks' matrix
+    products alone; the rest is in float32. With ``beta=0`` dHSIC is not computed, and zero here.
     """
     share = share or Share.of_all(len(x))
     with matrix_products(precision, x.device):
@@ -102,13 +102,9 @@ def objective_terms(
     batch = Batch(
         network, x, posterior, output, weight_concentration_prior, kl_weight, generator, share
     )
-    reconstruction, kl_latent, kl_weights = OBJECTIVES[objective](batch)
-    return ObjectiveTerms(
-        reconstruction=reconstruction.sum() / share.total,
-        kl_latent=kl_latent.sum() / share.total,
-        kl_weights=kl_weights.sum() / share.total,
-        dhsic=_dependence(z, share),
-    )
+    of_rows = torch.stack(OBJECTIVES[objective](batch)).sum(1) / share.total
+    dependence = _dependence(z, share) if beta > 0.0 else z.new_zeros(())
+    return torch.cat([of_rows, dependence.unsqueeze(0)])
 
 
 def _averaged(batch: Batch):
@@ -181,9 +177,7 @@ def _dependence(z: Tensor, share: Share) -> Tensor:
         return z.new_zeros(())
     stride = math.ceil(share.total / _GRAM_ROWS)
     z, share = z[:, -share.start % stride :: stride], share.every(stride)
-    joint_means, row_means = row_statistics(log_rbf_gram(share.whole(z), rows=share.rows))
-    means = share.whole(torch.cat([joint_means.unsqueeze(0), row_means]))  # (1 + K, B)
-    return dhsic_of_rows(means[0], means[1:]) / share.group.size
+    return share.equal_part(dhsic(share.whole(z), share.rows, share.whole))
 
 
 def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:

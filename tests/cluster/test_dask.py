@@ -23,7 +23,10 @@ import joblib
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol import dumps, to_serialize
 
-pytestmark = pytest.mark.engine_may_use_random  # Dask draws from it in its threads
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.engine_may_use_random,  # Dask draws from it in its threads
+]
 
 N_FITS = 3 * 3  # candidates and folds
 PATIENCE = 60  # seconds for a worker to start in

@@ -7,6 +7,8 @@ from sklearn.datasets import load_digits
 from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
+pytestmark = pytest.mark.cpu
+
 
 def test_rows_of_zarr_are_written_and_trained_on_in_chunks(snippets, tmp_path, monkeypatch):
     zarr = pytest.importorskip("zarr")

@@ -5,7 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray"),
+]
 
 # On local addresses alone; nothing is reported to anybody.
 BEFORE = """

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytestmark = [
+    pytest.mark.cpu,
     pytest.mark.skipif(importlib.util.find_spec("pyspark") is None, reason="needs PySpark"),
     pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow"),
     pytest.mark.skipif(shutil.which("java") is None, reason="needs Java"),

@@ -195,7 +195,12 @@ def launcher():
         stdout=subprocess.PIPE,
         text=True,
         # Of a process with more threads, only the one that forks lives on.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ
+        | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "CUDA_VISIBLE_DEVICES": "",  # jobs are forked, after which CUDA cannot be used
+        },
     )
     atexit.register(process.communicate)
     return process

@@ -26,7 +26,7 @@ from skmvae.architectures import MLP
 
 resource = pytest.importorskip("resource", reason="limits and users are those of POSIX")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("one_thread")]
 
 X = np.random.default_rng(0).normal(size=(60, 5))
 X.flags.writeable = False

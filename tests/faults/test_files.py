@@ -30,7 +30,7 @@ resource = pytest.importorskip("resource", reason="links, pipes and limits are t
 # Of each kind of file; SKMVAE_FLIPS=500 by hand.
 FLIPS = int(os.environ.get("SKMVAE_FLIPS", "60"))
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("one_thread")]
 
 X = np.random.default_rng(0).normal(size=(60, 5))
 X.flags.writeable = False

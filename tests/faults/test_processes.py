@@ -188,6 +188,7 @@ def report_error(function, arguments, reports):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # Python 3.12
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_a_forked_process_says_that_it_cannot_use_the_gpu(digits, device):
     fit_and_transform(digits, device)

@@ -250,6 +250,7 @@ def _ctrl_c_is_listened_to():
 
 
 @pytest.mark.usefixtures("_ctrl_c_is_listened_to")
+@pytest.mark.cpu
 def test_ctrl_c_before_the_first_epoch_keeps_the_earlier_fit(make_small, digits):
     X, _ = digits
     mvae = make_small().fit(X)
@@ -278,6 +279,7 @@ def test_ctrl_c_before_the_first_epoch_keeps_the_earlier_fit(make_small, digits)
 
 
 @pytest.mark.usefixtures("_ctrl_c_is_listened_to")
+@pytest.mark.cpu
 def test_ctrl_c_after_the_last_epoch_loses_nothing(make_small, digits, monkeypatch):
     """While the mean weights are computed: once is remembered, twice keeps the earlier fit."""
     X, _ = digits

@@ -5,10 +5,13 @@ import threading
 from itertools import cycle
 
 import numpy as np
+import pytest
 from networks import assert_same_to_rounding
 from sklearn.base import clone
 
 import skmvae
+
+pytestmark = pytest.mark.cpu
 
 # Of each method, in each of the threads.
 CALLS = int(os.environ.get("SKMVAE_CALLS", "20"))
