@@ -233,8 +233,9 @@ class MVAETransformer(
         One entry an epoch: ``loss`` and its terms before their weights, means over rows:
         ``reconstruction`` and ``kl_latent``, the KL divergence of the codes, ``kl_weights``, that
         of the mixing weights (nats, of ``(X - mean_) / scale_``), and ``dhsic`` (no unit; 0 for
-        a minibatch of fewer than 2 k rows, NaN with ``beta=0``, which leaves it out); ``learning_rate``, ``validation_loss`` with early
-        stopping, and ``seconds``. The learning rate is the mean over the steps of the epoch.
+        a minibatch of fewer than 2 k rows, NaN with ``beta=0``, which leaves it out);
+        ``learning_rate``, ``validation_loss`` with early stopping, and ``seconds``. The learning
+        rate is the mean over the steps of the epoch.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)

@@ -27,6 +27,7 @@ EDGES = {
         "_machine.rows",
         "_machine.runtime",
         "_model.distributions",
+        "_model.objective",
         "_state",
         "_validation",
         "_version",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -241,7 +242,7 @@ def _make_optimizer(
     network: MixtureVAE, settings: TrainingSettings, device: torch.device
 ) -> torch.optim.Optimizer:
     weights = [*network.encoder.parameters(), *network.decoder.parameters()]
-    groups = [{"params": weights, "peak": settings.learning_rate}]
+    groups: list[dict[str, Any]] = [{"params": weights, "peak": settings.learning_rate}]
     if variance := list(network.likelihood.parameters()):
         peak = _VARIANCE_LEARNING_RATE_FACTOR * settings.learning_rate
         groups.append({"params": variance, "peak": peak})

@@ -56,12 +56,13 @@ class MixtureVAE(nn.Module):
         concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
         # a / sum(a), by a softmax of log a: two operations with the gradient, instead of ten.
         shares = concentration.log().softmax(-1)
-        total = 1.0 + self.k * _LEAST_SHARE
+        # (a + c sum(a)) / (1 + K c) is 1 to the bit for K = 1 in this form.
+        part = self.k * _LEAST_SHARE / (1.0 + self.k * _LEAST_SHARE)
         return Posterior(
             mean=mean,
             # On a CPU softplus is ten times slower on a view with gaps.
             std=F.softplus(raw_std.contiguous()) + _FLOOR,
-            concentration=shares * (1.0 / total) + _LEAST_SHARE / total,
+            concentration=shares.sub(shares - 1.0 / self.k, alpha=part),
         )
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
