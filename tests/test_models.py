@@ -5,16 +5,19 @@ import json
 import math
 import pickle
 import stat
+import zipfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 
 import skmvae
-from skmvae import MVAETransformer
+from skmvae import SKOPS_TRUSTED, MVAETransformer
 from skmvae.architectures import MLP, Conv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -372,6 +375,18 @@ def make_kept():
     conv = Conv((1, 4, 4), (2, 3), strides=(2, 1))
     mvae = MVAETransformer(likelihood="bernoulli", architecture=conv, **params)
     mvae.fit(images).save(KEPT / "v0_1_bernoulli_conv.safetensors")
+    for name in AS_WRITTEN:
+        mvae = skmvae.load(KEPT / f"{name}.safetensors")
+        (KEPT / f"{name}.pkl").write_bytes(pickle.dumps(mvae, protocol=4))
+        joblib.dump(mvae, KEPT / f"{name}.joblib", compress=3)
+        skops.io.dump(mvae, KEPT / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
+
+
+OTHER_WAYS = {
+    "pkl": lambda path: pickle.loads(path.read_bytes()),
+    "joblib": joblib.load,
+    "skops": lambda path: skops.io.load(path, trusted=SKOPS_TRUSTED),
+}
 
 
 # What the version that wrote a file said of it: its checksum, codes of three rows, weights_.
@@ -405,7 +420,10 @@ def three_rows(mvae):
 
 
 def test_every_kept_file_is_tested():
-    assert {path.name for path in KEPT.iterdir()} == {f"{n}.safetensors" for n in AS_WRITTEN}
+    endings = ["safetensors", *OTHER_WAYS]
+    assert {path.name for path in KEPT.iterdir()} == {
+        f"{name}.{ending}" for name in AS_WRITTEN for ending in endings
+    }
 
 
 @pytest.mark.parametrize("name", AS_WRITTEN)
@@ -435,6 +453,25 @@ def test_a_kept_file_gives_what_it_gave(name, path):
     n_iter = mvae.n_iter_
     assert mvae.partial_fit(rows).n_iter_ == n_iter + 1
     np.testing.assert_allclose(mvae.transform(rows), codes, atol=0.2)  # a step further
+
+
+# The version that wrote the file; an older one refuses a file of a newer protocol.
+LEAST_SKOPS = pytest.mark.skipif(
+    tuple(map(int, skops.__version__.split(".")[:2])) < (0, 16), reason="needs skops 0.16"
+)
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("ending", ["pkl", "joblib", pytest.param("skops", marks=LEAST_SKOPS)])
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_a_kept_file_of_another_kind_is_the_same_model(name, ending):
+    expected = skmvae.load(KEPT / f"{name}.safetensors")
+    found = OTHER_WAYS[ending](KEPT / f"{name}.{ending}")
+    assert_same_model(found, expected, three_rows(expected))
+    assert list(found.history_) == list(expected.history_)
+    found.partial_fit(three_rows(found))
+    expected.partial_fit(three_rows(expected))
+    assert_same_model(found, expected, three_rows(expected), timed=False)
 
 
 def test_the_kept_gaussian_model_is_all_that_was_saved():
