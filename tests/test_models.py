@@ -467,11 +467,14 @@ LEAST_SKOPS = pytest.mark.skipif(
 def test_a_kept_file_of_another_kind_is_the_same_model(name, ending):
     expected = skmvae.load(KEPT / f"{name}.safetensors")
     found = OTHER_WAYS[ending](KEPT / f"{name}.{ending}")
-    assert_same_model(found, expected, three_rows(expected))
-    assert list(found.history_) == list(expected.history_)
-    found.partial_fit(three_rows(found))
-    expected.partial_fit(three_rows(expected))
-    assert_same_model(found, expected, three_rows(expected), timed=False)
+    rows = three_rows(expected)
+    for _ in range(2):
+        assert_same_arrays(found._state.arrays, expected._state.arrays)
+        np.testing.assert_array_equal(found.transform(rows), expected.transform(rows))
+        assert found.history_["loss"] == expected.history_["loss"]
+        assert found.history_.keys() == expected.history_.keys()
+        found.partial_fit(rows)
+        expected.partial_fit(rows)
 
 
 def test_the_kept_gaussian_model_is_all_that_was_saved():
