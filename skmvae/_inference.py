@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._machine.rows import ScaledRows, map_blocks
-from ._machine.runtime import make_generator, out_of_memory_explained, torch_dtype
 from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE, mix
 from ._model.objective import log_likelihood_bound
+from ._process import out_of_memory_explained
+from ._rows.scaled import ScaledRows, map_blocks
+from ._runtime import make_generator, torch_dtype
 from ._state import NetworkState, load_network
 
 # Every row and every model is scored with the same draws, so that scores can be compared.

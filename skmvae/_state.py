@@ -12,9 +12,9 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from ._machine.runtime import gradients, torch_dtype
 from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE
+from ._runtime import gradients, torch_dtype
 from ._version import __version__
 
 FORMAT_VERSION = 1

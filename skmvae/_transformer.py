@@ -18,6 +18,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from ._distributed.group import ALONE, Group
 from ._files.checkpoints import Checkpoint
 from ._files.keys import key_of
 from ._files.models import model_of, write_model
@@ -27,26 +28,13 @@ from ._fit.epoch import TrainingSettings
 from ._fit.schedules import ENDLESS
 from ._fit.training import Keeper, keep_nothing, train
 from ._inference import Inference
-from ._machine.group import ALONE, Group
-from ._machine.rows import (
-    ScaledRows,
-    fingerprint,
-    fingerprint_of_shards,
-    is_constant,
-    mean_and_scale,
-    value_range,
-)
-from ._machine.runtime import (
-    draw_seed,
-    finish,
-    inference_device,
-    make_generator,
-    out_of_memory_explained,
-    resolve_device,
-    resolve_precision,
-)
 from ._model.distributions import LIKELIHOODS
 from ._model.objective import ObjectiveTerms
+from ._process import finish, out_of_memory_explained
+from ._rows.fingerprints import fingerprint, fingerprint_of_shards
+from ._rows.scaled import ScaledRows
+from ._rows.statistics import is_constant, mean_and_scale, value_range
+from ._runtime import draw_seed, inference_device, make_generator, resolve_device, resolve_precision
 from ._state import (
     NetworkState,
     TrainingState,

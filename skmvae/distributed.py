@@ -8,9 +8,9 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import ArrayLike
 
+from ._distributed.group import Group, ranks
 from ._files.keys import key_of
-from ._machine.group import Group, ranks
-from ._machine.runtime import resolve_device
+from ._runtime import resolve_device
 from ._transformer import MVAETransformer
 from ._validation import check_value, column_names, in_interval
 

@@ -12,8 +12,8 @@ from scipy.special import rel_entr
 from scipy.stats import entropy
 from sklearn.utils import check_array
 
-from ._machine.runtime import no_gradients
 from ._model.dhsic import centred, dhsic_of_means, rbf_grams
+from ._runtime import no_gradients
 from ._validation import at_least, check_value, in_interval, one_of, optional
 
 __all__ = ["dhsic_score", "effective_components", "inception_score", "reconstruction_error"]

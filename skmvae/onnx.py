@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._files.writing import write_whole
-from ._machine.runtime import gradients
+from ._runtime import gradients
 from ._state import NetworkState, load_network
 from ._transformer import MVAETransformer
 

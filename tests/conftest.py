@@ -13,7 +13,7 @@ from process_state import process_wide_state
 from sklearn.datasets import load_digits
 
 from skmvae import MVAETransformer
-from skmvae._machine import runtime
+from skmvae import _runtime as runtime
 from skmvae.architectures import MLP
 
 # Doctest would import them all by one name.

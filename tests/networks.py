@@ -6,8 +6,8 @@ from torch import nn
 
 from skmvae import MVAETransformer
 from skmvae._fit.epoch import TrainingSettings
-from skmvae._machine.rows import ScaledRows
 from skmvae._model.network import MixtureVAE, Posterior
+from skmvae._rows.scaled import ScaledRows
 from skmvae.architectures import MLP
 
 

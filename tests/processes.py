@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skmvae._machine.group import Group
-from skmvae._machine.shares import shares
+from skmvae._distributed.group import Group
+from skmvae._distributed.slices import shares
 
 CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 # Imported once, where every rank is forked from: each would spend seconds on it. The third one is

@@ -8,6 +8,7 @@ import pytest
 import torch
 from networks import data, generator, settings, small_network
 
+from skmvae._distributed.group import ALONE
 from skmvae._fit import epoch
 from skmvae._fit.batches import ResidentBatches
 from skmvae._fit.epoch import (
@@ -17,7 +18,6 @@ from skmvae._fit.epoch import (
     _TermsLog,
 )
 from skmvae._fit.schedules import SCHEDULES
-from skmvae._machine.group import ALONE
 from skmvae._model.objective import OBJECTIVES, ObjectiveTerms, objective_terms
 
 

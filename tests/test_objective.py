@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 import skmvae._model.objective as objective_module
-from skmvae._machine.shares import Share
+from skmvae._distributed.slices import Share
 from skmvae._model.dhsic import dhsic
 from skmvae._model.distributions import GaussianLikelihood
 from skmvae._model.objective import (

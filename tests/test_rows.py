@@ -10,15 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skmvae._machine import rows as rows_module
-from skmvae._machine.group import ALONE
-from skmvae._machine.rows import (
-    ScaledRows,
-    fingerprint_of_shards,
-    map_blocks,
-    mean_and_scale,
-    row_blocks,
-)
+from skmvae._distributed.group import ALONE
+from skmvae._rows import scaled as rows_module
+from skmvae._rows.fingerprints import fingerprint_of_shards
+from skmvae._rows.scaled import ScaledRows, map_blocks, row_blocks
+from skmvae._rows.statistics import mean_and_scale
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skmvae._machine.runtime import (
+from skmvae._runtime import (
     draw_seed,
     gradients,
     inference_device,

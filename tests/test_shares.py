@@ -5,8 +5,8 @@ import pytest
 import torch
 from processes import Of, minibatches
 
-from skmvae._machine.group import ALONE
-from skmvae._machine.shares import Share, shares
+from skmvae._distributed.group import ALONE
+from skmvae._distributed.slices import Share, shares
 
 
 @pytest.mark.parametrize("sizes", [[64, 64], [100, 100, 100], [1, 99], [7, 0, 60], [5, 5, 5, 5]])

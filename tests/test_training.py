@@ -10,7 +10,7 @@ from networks import data, generator, settings, small_network
 from skmvae._fit.epoch import DivergenceError
 from skmvae._fit.schedules import trapezoid
 from skmvae._fit.training import train
-from skmvae._machine.rows import ScaledRows
+from skmvae._rows.scaled import ScaledRows
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .._machine.runtime import warn
+from .._process import warn
 from .._state import TrainingState
 from .tensors import check_safetensors, read_tensors, write_tensors
 

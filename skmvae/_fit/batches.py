@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._machine.rows import ScaledRows
+from .._rows.scaled import ScaledRows
 
 # Share of a GPU's free memory that may hold the rows; the network, its gradients, Adam's moments
 # and the activations of a batch need the rest.

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._machine.group import ALONE, Group
-from .._machine.rows import ScaledRows
-from .._machine.runtime import make_generator, no_gradients
-from .._machine.shares import Share, shares
+from .._distributed.group import ALONE, Group
+from .._distributed.slices import Share, shares
 from .._model.network import MixtureVAE
 from .._model.objective import ObjectiveTerms, objective_terms
+from .._rows.scaled import ScaledRows
+from .._runtime import make_generator, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
 from .batches import batches_of
 from .graphs import GraphedStep

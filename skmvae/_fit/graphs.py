@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from .._machine.runtime import warn
+from .._process import warn
 
 Batch = TypeVar("Batch", bound=Hashable)
 

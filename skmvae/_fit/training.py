@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from .._machine.group import ALONE, Group
-from .._machine.rows import ScaledRows
-from .._machine.runtime import check_not_forked, finish, gradients, keep_freed_memory
+from .._distributed.group import ALONE, Group
 from .._model.network import MixtureVAE
+from .._process import check_not_forked, finish, keep_freed_memory
+from .._rows.scaled import ScaledRows
+from .._runtime import gradients
 from .._state import TrainingState, to_arrays, to_tensors
 from .epoch import DivergenceError, Trainer, TrainingSettings
 

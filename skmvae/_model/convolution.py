@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._machine.group import ALONE, Group
+from .._distributed.group import ALONE, Group
 from .layers import ComponentLinear
 
 

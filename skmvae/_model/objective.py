@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._machine.runtime import matrix_products
-from .._machine.shares import Share
+from .._distributed.slices import Share
+from .._runtime import matrix_products
 from .dhsic import dhsic
 from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
 from .network import MixtureVAE, Posterior

@@ -9,14 +9,14 @@ import torch
 from networks import settings, small_network
 from processes import minibatches, values
 
+from skmvae._distributed.group import Group, ranks
+from skmvae._distributed.slices import Share
 from skmvae._fit.epoch import Trainer
-from skmvae._machine.group import Group, ranks
-from skmvae._machine.rows import ScaledRows
-from skmvae._machine.shares import Share
 from skmvae._model import objective as objective_module
 from skmvae._model.distributions import draw_log_dirichlet, draw_normal
 from skmvae._model.network import MixtureVAE
 from skmvae._model.objective import OBJECTIVES
+from skmvae._rows.scaled import ScaledRows
 from skmvae.architectures import Conv
 
 N_ROWS, BATCH_SIZE = 70, 16

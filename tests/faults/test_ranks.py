@@ -20,9 +20,9 @@ from processes import DEADLINE, run, start, values
 from sklearn.datasets import load_digits
 
 import skmvae.distributed
+from skmvae._distributed.group import Ranks, ranks
 from skmvae._files import checkpoints
 from skmvae._inference import Inference
-from skmvae._machine.group import Ranks, ranks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 

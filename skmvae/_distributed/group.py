@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .runtime import make_generator
+from .._runtime import make_generator
 
 Value = TypeVar("Value")
 

@@ -1,31 +1,19 @@
-"""Devices, precision, generators, autograd contexts, Ctrl-C and malloc."""
+"""Devices, precision, generators, autograd contexts."""
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-Result = TypeVar("Result")
+from ._process import warn
 
 # torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and AMD's
 # AVX-512, on Arm by its documentation alone.
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
-
-# What lies between a line of the user's and the place of a warning: scikit-learn wraps transform,
-# and autograd contexts are decorators.
-_ON_THE_WAY = frozenset({"skmvae", "sklearn", "torch", "joblib", "contextlib"})
-
-# The process in which this package has computed in more than one thread. A fork copies it.
-_computed_in: int | None = None
 
 
 def resolve_device(device: str) -> torch.device:
@@ -109,48 +97,6 @@ def torch_dtype(dtype: DTypeLike) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[np.dtype(dtype).name]
 
 
-def check_not_forked() -> None:
-    """RuntimeError in a process forked from one that has computed in threads, which are not there.
-
-    torch would wait for them for ever.
-    """
-    global _computed_in
-    if torch.get_num_threads() == 1:
-        return
-    if _computed_in not in (None, os.getpid()):
-        raise RuntimeError(
-            "This process was forked from one that has computed in several threads, and torch "
-            "would wait here for those that were not forked. Start processes with joblib's loky "
-            "(the default of n_jobs) or multiprocessing's 'spawn', or call "
-            "torch.set_num_threads(1) in them first."
-        )
-    _computed_in = os.getpid()
-
-
-@contextmanager
-def out_of_memory_explained(what: str) -> Iterator[None]:
-    """An error that says what ran out and what helps: torch's own for a GPU, else MemoryError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        kind = _kind_of_shortage(error)
-        if kind is None or isinstance(error.__cause__, MemoryError | RuntimeError):
-            raise  # no shortage, or explained further in
-        # These frames hold what fills the memory, for as long as somebody holds the error.
-        traceback.clear_frames(error.__traceback__)
-        who = "NumPy" if isinstance(error, MemoryError) else "torch"
-        raise kind(f"{what} {who} says: {error}") from error
-
-
-def _kind_of_shortage(error: Exception) -> type[MemoryError] | type[RuntimeError] | None:
-    """How a lack of memory is raised. torch has no type of its own for that of the host."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return torch.OutOfMemoryError
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return MemoryError
-    return None
-
-
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
@@ -166,14 +112,6 @@ def draw_seed(random_state) -> int:
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
     return int(random_state)
-
-
-def warn(message: str) -> None:
-    """Issue a UserWarning that points at the line of the user's that led here."""
-    frame, stacklevel = sys._getframe(1), 2
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY and frame.f_back:
-        frame, stacklevel = frame.f_back, stacklevel + 1
-    warnings.warn(message, stacklevel=stacklevel)
 
 
 @contextmanager
@@ -196,24 +134,3 @@ def no_gradients() -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
     ):
         yield
-
-
-def finish(function: Callable[[], Result]) -> tuple[Result, KeyboardInterrupt | None]:
-    """The result of ``function``, and the Ctrl-C that it was called again after, if one came.
-
-    For the short work after training, which one Ctrl-C must not throw away. A second one does.
-    """
-    try:
-        return function(), None
-    except KeyboardInterrupt as interruption:
-        return function(), interruption
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that a training step frees for the next step.
-
-    Freeing one block of just under 32 MB raises malloc's own threshold for returning memory to the
-    system. Otherwise every step returns its gradients and pays for their pages again.
-    """
-    with suppress(RuntimeError):  # the fit may need less than that
-        torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

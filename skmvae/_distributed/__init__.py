@@ -1,0 +1,1 @@
+"""The processes of one fit and their slices of a minibatch."""

@@ -1,1 +1,0 @@
-"""All that knows the machine."""

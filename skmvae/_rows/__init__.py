@@ -1,0 +1,1 @@
+"""Rows: in the network's units, their statistics, their fingerprints."""
