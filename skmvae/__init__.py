@@ -1,8 +1,9 @@
 """Mixtures of variational autoencoders (M-VAE) as a scikit-learn transformer."""
 
-from ._fit.epoch import DivergenceError
+from ._fit.step import DivergenceError
+from ._loading import load
 from ._show_versions import show_versions
-from ._transformer import SKOPS_TRUSTED, MVAETransformer, load
+from ._transformer import SKOPS_TRUSTED, MVAETransformer
 from ._version import __version__
 
 __all__ = [

@@ -72,10 +72,10 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=stacklevel)
 
 
-def finish(function: Callable[[], Result]) -> tuple[Result, KeyboardInterrupt | None]:
-    """The result of ``function``, and the Ctrl-C that it was called again after, if one came.
+def uninterrupted(function: Callable[[], Result]) -> tuple[Result, KeyboardInterrupt | None]:
+    """Return the result of ``function``, called again after a Ctrl-C, and that Ctrl-C.
 
-    For the short work after training, which one Ctrl-C must not throw away. A second one does.
+    This is for the short work after training, which one Ctrl-C must not throw away. A second does.
     """
     try:
         return function(), None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -42,7 +41,16 @@ class NetworkState:
     def n_codes(self) -> int:
         return self.k * self.latent_dim
 
-    def continuing(self, previous: NetworkState) -> NetworkState:
+    @property
+    def noise_variance(self) -> float | None:
+        """Variance of X given the decoders' output, in squared units of X; None if it has none."""
+        likelihood = LIKELIHOODS[self.likelihood]()
+        prefix = "likelihood."
+        own = {n.removeprefix(prefix): a for n, a in self.arrays.items() if n.startswith(prefix)}
+        likelihood.load_state_dict(to_tensors(own))
+        return likelihood.noise_variance(self.scale)
+
+    def in_units_of(self, previous: NetworkState) -> NetworkState:
         """This state in the units of a previous fit; ValueError if that had another shape."""
         for name in ("latent_dim", "k", "likelihood", "architecture"):
             old, new = getattr(previous, name), getattr(self, name)
@@ -54,20 +62,22 @@ class NetworkState:
                 )
         return replace(self, mean=previous.mean, scale=previous.scale)
 
-    def holding(self, tensors: Mapping[str, Tensor]) -> NetworkState:
+    def with_parameters(self, tensors: Mapping[str, Tensor]) -> NetworkState:
         """This state with the ``state_dict`` of a network, as arrays of their own."""
         arrays = {name: np.array(array) for name, array in to_arrays(tensors).items()}
         return replace(self, arrays=arrays)
 
-    def keeping(self, components: np.ndarray, weight_concentration_prior: float) -> NetworkState:
-        """This state with only some components, in ascending order, as arrays of their own.
+    def with_components(
+        self, components: np.ndarray, weight_concentration_prior: float
+    ) -> NetworkState:
+        """This state with some components alone, in ascending order, as arrays of their own.
 
-        What grows with k is cut, what does not is kept whole; ValueError if an array does neither.
+        An array that grows with k is cut, one that does not is kept whole; ValueError for others.
         """
         kept = replace(
             self, k=len(components), weight_concentration_prior=weight_concentration_prior
         )
-        old, new = _shapes(self), _shapes(kept)
+        old, new = shapes(self), shapes(kept)
         arrays = {}
         for name in old | new:
             array = _cut(self.arrays.get(name), new.get(name), self.k, components)
@@ -86,17 +96,16 @@ class NetworkState:
 class TrainingState:
     """Training at rest, between two epochs: all that the next one follows from.
 
-    A state that has weights alone is where a warm start begins.
+    A state that has parameters alone is where a warm start begins.
     """
 
-    arrays: dict[str, np.ndarray]  # "kind/name": weights, moments, ...
+    arrays: dict[str, np.ndarray]  # "kind/name"; the kind of the parameters is "weights"
     values: dict[str, Any]  # what JSON holds
 
     @classmethod
-    def of(cls, network: NetworkState, memory: TrainingState | None = None) -> TrainingState:
-        """The weights of a fitted network, and what was kept ``between_fits``, if that was."""
-        memory = memory or cls({}, {})
-        return memory.with_part("weights", network.arrays)
+    def of(cls, network: NetworkState, kept: TrainingState | None = None) -> TrainingState:
+        """The parameters of a fitted network, and what was kept ``between_fits``, if that was."""
+        return (kept or cls({}, {})).with_part("weights", network.arrays)
 
     def part(self, kind: str) -> dict[str, np.ndarray]:
         """The arrays of one kind, by the names of the network's parameters and buffers."""
@@ -113,11 +122,33 @@ class TrainingState:
         return replace(self, values=self.values | values)
 
     def between_fits(self) -> TrainingState:
-        """Without weights, which the network's state has, and progress, which ends with a fit."""
+        """This state without parameters, which the network's has, and progress, which ends."""
         return TrainingState(
             {n: a for n, a in self.arrays.items() if n.split("/")[0] not in ("weights", "best")},
             {n: v for n, v in self.values.items() if n != "progress"},
         )
+
+
+Record: TypeAlias = dict[str, float]  # terms, learning rate and seconds of an epoch, by name
+
+
+class Trained(NamedTuple):
+    """What a fit gives: a network, the records of its epochs, and the seed of the held-out rows."""
+
+    state: NetworkState
+    records: tuple[Record, ...]
+    split_seed: int
+
+
+class Epoch(NamedTuple):
+    """A finished epoch: the records of all so far, and what would be left if the fit ended here.
+
+    The latter is made when it is asked for, and valid until the next epoch begins.
+    """
+
+    records: tuple[Record, ...]
+    trained: Callable[[], Trained]
+    training_state: Callable[[], TrainingState]
 
 
 @gradients()
@@ -125,7 +156,7 @@ def new_network(
     state: NetworkState, generator: torch.Generator, device: torch.device
 ) -> MixtureVAE:
     """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
-    network = _skeleton(state)
+    network = skeleton(state)
     saved = network.state_dict()
     for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
         if name not in saved or tensor.dtype != torch.float32:
@@ -151,7 +182,7 @@ def load_network(
     state: NetworkState, device: torch.device, dtype: DTypeLike = np.float32
 ) -> MixtureVAE:
     """The network of a fitted estimator, to read: it may share the memory of ``state``."""
-    network = _skeleton(state)
+    network = skeleton(state)
     network.load_state_dict(to_tensors(state.arrays), assign=True)
     return network.to(device, torch_dtype(dtype)).eval()
 
@@ -168,70 +199,6 @@ def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         name: torch.from_numpy(array if array.flags.writeable else array.copy())
         for name, array in arrays.items()
     }
-
-
-def check_state(state: NetworkState) -> None:
-    """Raise ValueError, naming what is wrong, unless ``state`` is whole and consistent."""
-    if not isinstance(state, NetworkState):
-        raise ValueError(f"the fitted state must be a NetworkState, got {type(state).__name__}.")
-    if missing := sorted({field.name for field in fields(NetworkState)} - vars(state).keys()):
-        raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
-    if state.format_version != FORMAT_VERSION:
-        raise ValueError(
-            f"the fitted state has format version {state.format_version!r}; skmvae {__version__} "
-            f"reads version {FORMAT_VERSION}. Load it with skmvae {state.skmvae_version}, or fit "
-            "again."
-        )
-    _check_fields(state)
-    expected = _shapes(state)
-    expected["mean"] = (state.n_features,)
-    found = {**state.arrays, "mean": state.mean}
-    if missing := sorted(expected.keys() - found.keys()):
-        raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
-    if unknown := sorted(found.keys() - expected.keys()):
-        raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
-    for name, shape in expected.items():
-        check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
-
-
-def check_training(training: TrainingState, network: NetworkState, *, in_a_fit: bool) -> None:
-    """Raise ValueError, naming what is wrong, unless training can go on from there."""
-    values = getattr(training, "values", None)
-    if not isinstance(training, TrainingState) or not isinstance(values, dict):
-        raise ValueError(f"the saved training must be a TrainingState, got {training!r}.")
-    holds = {
-        "seed": is_count(values.get("seed")),
-        "steps": is_count(values.get("steps")),
-        "shuffler": _is_shuffler(values.get("shuffler")),
-    }
-    if in_a_fit:
-        holds["progress"] = _is_progress(values.get("progress"))
-    for name, is_valid in holds.items():
-        if not is_valid:
-            raise ValueError(f"{name} of the saved training is not valid: {values.get(name)!r}.")
-    has_best = in_a_fit and "best_loss" in values["progress"]
-    _check_arrays(training, network, ["weights"] * in_a_fit + ["best"] * has_best)
-
-
-def _check_arrays(training: TrainingState, network: NetworkState, kinds: list[str]) -> None:
-    """Of all that the network has for ``kinds``, of its parameters for the moments."""
-    skeleton = _skeleton(network)
-    named: dict[str, Iterable[tuple[str, Tensor]]]
-    named = {kind: skeleton.state_dict().items() for kind in kinds}
-    named |= {kind: skeleton.named_parameters() for kind in MOMENTS}
-    expected = {
-        f"{kind}/{name}": tuple(tensor.shape)
-        for kind, tensors in named.items()
-        for name, tensor in tensors
-    }
-    if different := training.arrays.keys() ^ {*expected, "generator"}:
-        raise ValueError(
-            f"the saved training lacks, or has too many: {', '.join(sorted(different))}."
-        )
-    for name, shape in expected.items():
-        check_array_of(name, training.arrays[name], shape, np.float32)
-    generator = training.arrays["generator"]
-    check_array_of("generator", generator, (np.size(generator),), np.uint8)
 
 
 def _cut(
@@ -260,75 +227,13 @@ def _is_same(old, new) -> bool:
     return np.array_equal(np.asarray(old, dtype=object), np.asarray(new, dtype=object))
 
 
-def _check_fields(state: NetworkState) -> None:
-    """The plain values, on which the expected shapes of the arrays depend."""
-    expected = {
-        "architecture": callable(getattr(state.architecture, "build", None)),
-        "n_features": _is_positive_int(state.n_features),
-        "latent_dim": _is_positive_int(state.latent_dim),
-        "k": _is_positive_int(state.k),
-        "likelihood": isinstance(state.likelihood, str) and state.likelihood in LIKELIHOODS,
-        "weight_concentration_prior": _is_positive_float(state.weight_concentration_prior),
-        "scale": _is_positive_float(state.scale),
-        "arrays": isinstance(state.arrays, dict),
-    }
-    for name, holds in expected.items():
-        if not holds:
-            raise ValueError(f"{name} of the fitted state is not valid: {getattr(state, name)!r}.")
+def shapes(state: NetworkState) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that the network of ``state`` has, by name."""
+    return {name: tuple(t.shape) for name, t in skeleton(state).state_dict().items()}
 
 
-def is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_shuffler(value) -> bool:
-    try:
-        np.random.default_rng(0).bit_generator.state = value
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return False
-    return True
-
-
-def _is_progress(value) -> bool:
-    records = value.get("records") if isinstance(value, dict) else None
-    return (
-        isinstance(records, list)
-        and len(records) > 0
-        and all(isinstance(record, dict) for record in records)
-        and all(isinstance(v, float) for record in records for v in record.values())
-        and is_count(value.get("stale_epochs"))
-        and isinstance(value.get("best_loss", 0.0), float)
-    )
-
-
-def _is_positive_int(value) -> bool:
-    return is_count(value) and value >= 1
-
-
-def _is_positive_float(value) -> bool:
-    return isinstance(value, float) and 0.0 < value < math.inf
-
-
-def check_array_of(name: str, array, shape: tuple[int, ...], dtype: type) -> None:
-    """Raise ValueError, naming the array, unless it has the shape and the dtype."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
-        found = (
-            f"{array.dtype} {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
-        raise ValueError(
-            f"{name} of the fitted state must be {np.dtype(dtype)} {shape}, got {found}."
-        )
-
-
-def _shapes(state: NetworkState) -> dict[str, tuple[int, ...]]:
-    """Of the arrays that the network of ``state`` has, by name."""
-    return {name: tuple(t.shape) for name, t in _skeleton(state).state_dict().items()}
-
-
-def _skeleton(state: NetworkState) -> MixtureVAE:
-    """The network of ``state`` without memory for its parameters."""
+def skeleton(state: NetworkState) -> MixtureVAE:
+    """Return the network of ``state`` without memory for its parameters."""
     with torch.device("meta"):
         return MixtureVAE(
             state.architecture,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.metadata_routing import UNUSED
@@ -20,40 +17,35 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._distributed.group import ALONE, Group
 from ._files.checkpoints import Checkpoint
-from ._files.keys import key_of
-from ._files.models import model_of, write_model
-from ._files.tensors import read_tensors
+from ._files.models import write_model
+from ._files.writing import at_home
 from ._fit.callbacks import CallbackSupportMixin, FitTask, with_callbacks, without_callbacks
-from ._fit.epoch import TrainingSettings
-from ._fit.schedules import ENDLESS
-from ._fit.training import Keeper, keep_nothing, train
+from ._fit.fitting import FitSettings, PreviousFit, fit
+from ._fit.observers import Observer, Reporter
+from ._fit.schedules import ENDLESS, SCHEDULES
 from ._inference import Inference
 from ._model.distributions import LIKELIHOODS
-from ._model.objective import ObjectiveTerms
-from ._process import finish, out_of_memory_explained
+from ._model.objective import OBJECTIVES, Objective, ObjectiveTerms
+from ._process import out_of_memory_explained, uninterrupted
 from ._rows.fingerprints import fingerprint, fingerprint_of_shards
-from ._rows.scaled import ScaledRows
-from ._rows.statistics import is_constant, mean_and_scale, value_range
-from ._runtime import draw_seed, inference_device, make_generator, resolve_device, resolve_precision
-from ._state import (
-    NetworkState,
-    TrainingState,
-    check_array_of,
-    check_state,
-    check_training,
-    is_count,
-    new_network,
-)
+from ._rows.statistics import is_constant, value_range
+from ._runtime import draw_seed, inference_device, resolve_device, resolve_precision
+from ._saved import check_saved, upgraded
+from ._state import NetworkState, Record, Trained, TrainingState
 from ._validation import (
-    ESTIMATOR_RULES,
+    FLAG,
+    Rule,
     at_least,
     check_codes,
+    check_new_rows,
     check_parameters,
+    check_range,
     check_rows,
-    check_unit_interval,
     check_value,
     in_interval,
     index_below,
+    of_type,
+    one_of,
     optional,
 )
 from ._version import __version__
@@ -68,29 +60,56 @@ SKOPS_TRUSTED = [
     "skmvae.architectures.MLP",
 ]
 
-# Of batch_size=None. At 128 rows a minibatch a table of a hundred would get one step an epoch.
-_SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
-
 RandomState: TypeAlias = int | np.random.RandomState | None
 
-# Parameters that estimators saved before them lack, as they were trained.
-_LATER_PARAMETERS = {"learning_rate_schedule": "constant", "checkpoint_dir": None}
+_RULES: dict[str, Rule] = {
+    "k": at_least(1),
+    "latent_dim": at_least(1),
+    "beta": in_interval(0.0, math.inf, closed="left"),
+    "kl_weight": in_interval(0.0, math.inf, closed="left"),
+    "objective": one_of(OBJECTIVES),
+    "likelihood": one_of(LIKELIHOODS),
+    "weight_concentration_prior": optional(in_interval(0.0, math.inf, closed="neither")),
+    "architecture": (
+        lambda value: (
+            value is None
+            or (
+                not isinstance(value, type)
+                and all(hasattr(value, method) for method in ("build", "get_params"))
+            )
+        ),
+        "None or an architecture such as MLP(), an instance of a BaseEstimator with a method "
+        "build(n_features, latent_dim, k)",
+    ),
+    "max_iter": at_least(1),
+    "batch_size": optional(at_least(1)),
+    "learning_rate": in_interval(0.0, math.inf, closed="neither"),
+    "learning_rate_schedule": one_of(SCHEDULES),
+    "early_stopping": FLAG,
+    "validation_fraction": in_interval(0.0, 1.0, closed="neither"),
+    "n_iter_no_change": at_least(1),
+    "tol": in_interval(0.0, math.inf, closed="left"),
+    "warm_start": FLAG,
+    "checkpoint_dir": optional(of_type((str, PathLike), "a path to a folder")),
+    "precision": one_of(("auto", "float32", "bfloat16")),
+    "device": of_type((str,), "a str such as 'auto', 'cpu' or 'cuda:0'"),
+    "random_state": (
+        lambda value: (
+            value is None
+            or isinstance(value, np.random.RandomState)
+            or (at_least(0)[0](value) and value < 2**32)
+        ),
+        "None, an int in [0, 2**32) or a numpy.random.RandomState",
+    ),
+    "verbose": (
+        lambda value: isinstance(value, bool) or at_least(0)[0](value),
+        "a bool or an int >= 0",
+    ),
+}
 
 # Parameters that do not say which fit it is; the seed, the previous fit of a warm start and the
 # length do so instead.
 _NOT_OF_THE_FIT = ("checkpoint_dir", "max_iter", "random_state", "verbose", "warm_start")
-
-_FITTED = (
-    "_split_seed",
-    "_state",
-    "history_",
-    "mean_",
-    "n_features_in_",
-    "n_iter_",
-    "noise_variance_",
-    "scale_",
-    "weights_",
-)
 
 
 def _trains_on_all_rows(estimator: MVAETransformer) -> bool:
@@ -267,10 +286,6 @@ class MVAETransformer(
     _split_seed: int
     _training: TrainingState  # after partial_fit alone
     weights_: np.ndarray
-    mean_: np.ndarray
-    scale_: float
-    noise_variance_: float | None
-    n_iter_: int
     history_: dict[str, list[float]]
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -376,20 +391,38 @@ class MVAETransformer(
 
     @with_callbacks
     def _fit_in(self, group: Group, X: ArrayLike, y: Any) -> Self:
-        """Train with the other ranks of a group, on the rows of all, where X is this rank's."""
-        check_parameters(self, ESTIMATOR_RULES)
-        task = FitTask(self, X, y) if group.rank == 0 else FitTask()
+        """``fit`` with the other ranks of a group, where X has this rank's rows."""
+        rows, columns = group.agree(lambda: self._check_training_rows(X, self._continues()))
+        previous = self._previous_fit(None) if self._continues() else None
+        seed = None if self.random_state is None else draw_seed(self.random_state)
 
-        def fit(twin: Self) -> KeyboardInterrupt | None:
-            rows = check_rows(twin, X, reset=not twin._continues())
-            return group.finish(twin._fit(rows, task, group))
+        def attributes(trained: Trained) -> dict[str, Any]:
+            return self.__dict__ | columns | self._attributes_of(trained, previous, rows)
 
-        return self._become(
-            fit,
+        with self._shortage_explained(
             "fit",
             "Lower batch_size or k, choose narrower layers (architecture), or, on a GPU, set "
             "device='cpu'.",
-        )
+        ):
+            checkpoint = self._checkpoint(rows, previous, seed, group)
+            observers: list[Observer] = []
+            if group.rank == 0 and self.verbose:
+                observers.append(Reporter(int(self.max_iter)))
+            if group.rank == 0:
+                observers.append(FitTask(self, X, y, attributes))
+            result = fit(
+                rows,
+                self._settings(),
+                seed=seed,
+                previous=previous,
+                observers=observers,
+                checkpoint=checkpoint,
+                group=group,
+            )
+            fitted, interruption = uninterrupted(lambda: attributes(result.trained))
+            fitted["weights_"] = group.mean(fitted["weights_"], rows.shape[0])
+        fitted.pop("_training", None)
+        return self._become(fitted, result.interruption or interruption)
 
     @available_if(_trains_on_all_rows)
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
@@ -437,91 +470,111 @@ class MVAETransformer(
         >>> mvae.n_iter_, mvae.transform(X).shape
         (3, (1797, 6))
         """
-        check_parameters(self, ESTIMATOR_RULES)
-        first = not self.__sklearn_is_fitted__()
-        return self._become(
-            lambda twin: twin._partial_fit(check_rows(twin, X, reset=first)),
+        is_first = not self.__sklearn_is_fitted__()
+        rows, columns = self._check_training_rows(X, continues=not is_first)
+        if is_first and LIKELIHOODS[self.likelihood].IS_SCALED and is_constant(rows):
+            raise ValueError(
+                "The first chunk of partial_fit sets the units of all that follow, but its rows "
+                f"({rows.shape[0]}) are all the same. Begin with a chunk of rows that differ."
+            )
+        previous = None if is_first else self._previous_fit(vars(self).get("_training"))
+        settings = self._settings(max_iter=1, schedule=ENDLESS[self.learning_rate_schedule])
+        with self._shortage_explained(
             "partial_fit",
             "Lower batch_size, give fewer rows at a time, or, on a GPU, set device='cpu'.",
-        )
-
-    def _become(
-        self, trained: Callable[[Self], KeyboardInterrupt | None], method: str, remedy: str
-    ) -> Self:
-        """Train a twin, whose attributes then replace all of this object's at once.
-
-        ``remedy`` says what helps where memory runs out.
-        """
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        with out_of_memory_explained(
-            f"{method} ran out of memory with device={self.device!r}, "
-            f"batch_size={self.batch_size} and k={self.k}. {remedy}"
         ):
-            interruption = trained(twin)
-        self.__dict__ = twin.__dict__
+            observers = [Reporter(1)] if self.verbose else []
+            seed = draw_seed(self.random_state)
+            result = fit(rows, settings, seed=seed, previous=previous, observers=observers)
+            if result.training is None and result.interruption is not None:
+                raise result.interruption  # before the moments that belong to the parameters
+            fitted, interruption = uninterrupted(
+                lambda: self._attributes_of(result.trained, previous, rows)
+            )
+        fitted = self.__dict__ | columns | fitted | {"_training": result.training}
+        return self._become(fitted, result.interruption or interruption)
+
+    def _become(self, attributes: dict[str, Any], interruption: KeyboardInterrupt | None) -> Self:
+        """Take all attributes at once, and raise the Ctrl-C that came meanwhile."""
+        self.__dict__ = attributes
         if interruption is not None:
             raise interruption
         return self
 
     def _continues(self) -> bool:
-        """Whether ``fit`` goes on from the weights, units and columns of an earlier one."""
+        """Whether ``fit`` goes on from the parameters, units and columns of an earlier one."""
         return bool(self.warm_start) and self.__sklearn_is_fitted__()
 
-    def _fit(self, X, task: FitTask, group: Group) -> KeyboardInterrupt | None:
-        previous = self._state if self._continues() else None
-        state = self._untrained_state(X, previous, group)
-        seed = None if self.random_state is None else draw_seed(self.random_state)
-        start, keep = None if previous is None else TrainingState.of(previous), keep_nothing
-        if checkpoint := self._checkpoint(X, previous, seed, group):
-            keep = checkpoint.keep
-            if found := checkpoint.read(lambda kept: check_training(kept, state, in_a_fit=True)):
-                # Of random_state=None any seed will do, so the fit that was begun is this one.
-                start, seed = found, found.values["seed"]
-        start, seed = group.first((start, draw_seed(seed)))
-        self.__dict__.pop("_training", None)
-        continues = previous is not None
-        return self._train(X, state, start, seed, keep, task, group, continues=continues)
-
-    def _partial_fit(self, X) -> KeyboardInterrupt | None:
-        previous = self._state if self.__sklearn_is_fitted__() else None
-        if previous is None and self.likelihood == "gaussian" and is_constant(X):
-            raise ValueError(
-                "The first chunk of partial_fit sets the units of all that follow, but its rows "
-                f"({X.shape[0]}) are all the same. Begin with a chunk of rows that differ."
-            )
-        state = self._untrained_state(X, previous, ALONE)
-        memory = self.__dict__.get("_training")
-        start = None if previous is None else TrainingState.of(previous, memory)
-        seed = draw_seed(self.random_state)
-        changes = {"max_iter": 1, "learning_rate_schedule": ENDLESS[self.learning_rate_schedule]}
-        kept: list[TrainingState] = []
-
-        def keep(make: Callable[[], TrainingState], is_last: bool) -> None:
-            kept.append(make().between_fits())
-
-        interruption = self._train(
-            X, state, start, seed, keep, FitTask(), ALONE, continues=previous is not None, **changes
+    def _check_training_rows(self, X: ArrayLike, continues: bool) -> tuple[Any, dict[str, Any]]:
+        """Rows to train on, and the attributes that name their columns."""
+        check_parameters(self, _RULES)
+        rows, columns = check_new_rows(self, X, reset=not continues)
+        self._check_support(
+            self.likelihood,
+            rows,
+            "Scale it, for example with sklearn.preprocessing.MinMaxScaler(clip=True), or use "
+            "likelihood='gaussian'.",
         )
-        if interruption is not None and not kept:
-            raise interruption  # after the weights, but before the moments that belong to them
-        self._training = kept[0]
-        return interruption
+        return rows, columns
+
+    def _check_support(self, likelihood: str, X, remedy: str) -> None:
+        if (support := LIKELIHOODS[likelihood].SUPPORT) is not None:
+            check_range(f"likelihood={likelihood!r}", value_range(X), support, remedy)
+
+    def _settings(self, **changes: Any) -> FitSettings:
+        """The parameters in plain values: those of NumPy would reach the history."""
+        prior = self.weight_concentration_prior
+        device = resolve_device(self.device)
+        settings: dict[str, Any] = {
+            "architecture": MLP() if self.architecture is None else clone(self.architecture),
+            "latent_dim": int(self.latent_dim),
+            "k": int(self.k),
+            "likelihood": self.likelihood,
+            "objective": Objective(
+                self.objective,
+                beta=float(self.beta),
+                kl_weight=float(self.kl_weight),
+                prior=1.0 / self.k if prior is None else float(prior),
+            ),
+            "device": device,
+            "precision": resolve_precision(self.precision, device),
+            "max_iter": int(self.max_iter),
+            "batch_size": None if self.batch_size is None else int(self.batch_size),
+            "learning_rate": float(self.learning_rate),
+            "schedule": SCHEDULES[self.learning_rate_schedule],
+            "validation_fraction": self.validation_fraction if self.early_stopping else None,
+            "n_iter_no_change": int(self.n_iter_no_change),
+            "tol": float(self.tol),
+        }
+        return FitSettings(**(settings | changes))
+
+    def _previous_fit(self, training: TrainingState | None) -> PreviousFit:
+        return PreviousFit(self._state, training, self.n_iter_, self._split_seed)
+
+    def _attributes_of(self, trained: Trained, previous: PreviousFit | None, X) -> dict[str, Any]:
+        """The fitted attributes but for those that name columns."""
+        earlier = [] if previous is None else _as_records(self.history_)
+        return {
+            "_state": trained.state,
+            "_split_seed": trained.split_seed,
+            "history_": _as_history([*earlier, *trained.records]),
+            "weights_": Inference(trained.state, resolve_device(self.device)).mean_weights(X),
+        }
 
     def _checkpoint(
-        self, X, previous: NetworkState | None, seed: int | None, group: Group
+        self, X, previous: PreviousFit | None, seed: int | None, group: Group
     ) -> Checkpoint | None:
         """The checkpoint of this fit, which rank 0 reads and writes, if it has a folder for it.
 
         Its name follows from all that the fit follows from.
         """
-        folder = group.first(self.checkpoint_dir)
+        folder = group.broadcast(self.checkpoint_dir)
         if folder is None:
             return None
-        # Of shards each holds out rows of its own: with others, a fit that went on from here would
-        # be judged by rows that it was trained on.
+        # With early stopping each shard holds out rows of its own: with other shards, a fit that
+        # went on from here would be judged by rows that it was trained on.
         is_split = group is not ALONE and not self.early_stopping
-        data = fingerprint_of_shards(X, group) if is_split else group.gather(fingerprint(X))
+        data = fingerprint_of_shards(X, group) if is_split else group.all_gather(fingerprint(X))
         if group.rank > 0:
             return None
         params = self.get_params(deep=False)
@@ -529,140 +582,18 @@ class MVAETransformer(
             params["architecture"] = MLP()
         for name in _NOT_OF_THE_FIT:
             del params[name]
-        begin = None if previous is None else (previous, self.history_, self._split_seed)
-        try:
-            key = key_of((__version__, params, seed, data, begin))
-        except Exception as error:  # of whatever type: an architecture's parameters are its own
-            raise ValueError(
-                f"checkpoint_dir={self.checkpoint_dir!r} needs a description of the fit, and "
-                f"architecture={self.architecture!r} has none: {error}. Give the "
-                "architecture parameters that can be pickled, or set checkpoint_dir=None."
-            ) from error
+        begin = None if previous is None else (previous.state, self.history_, self._split_seed)
         return Checkpoint(
-            Path(folder).expanduser(),
-            key,
+            at_home(folder),
+            (__version__, params, seed, data, begin),
             int(self.max_iter),
             can_grow=self.learning_rate_schedule == "constant",
         )
 
-    def _train(
-        self,
-        X,
-        state: NetworkState,
-        start: TrainingState | None,
-        seed: int,
-        keep: Keeper,
-        task: FitTask,
-        group: Group,
-        *,
-        continues: bool,
-        **changes: Any,
-    ) -> KeyboardInterrupt | None:
-        """Train a network like ``state`` on X, from ``start`` on, and become fitted.
-
-        Whether it ``continues`` the fit that this estimator has; ``changes`` are of the settings
-        that the parameters say.
-        """
-        device = resolve_device(self.device)
-        records = _as_records(self.history_) if continues else []
-        # A warm start has new draws and a new order of the rows, but the split of the fit before:
-        # rows that it was trained on are no judges of it.
-        seeds = np.random.SeedSequence(seed).generate_state(3 + len(records))
-        split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
-        if continues:
-            split_seed = self._split_seed
-        training, held_out = self._split(X.shape[0], split_seed)
-        n_training = sum(group.gather(len(training)))
-        network = new_network(state, make_generator(network_seed, device), device)
-        limits = LIKELIHOODS[state.likelihood].SUPPORT
-
-        def attributes(tensors, new_records) -> dict:
-            inference = Inference(state.holding(tensors), device)
-            fitted = _fitted_attributes(inference, [*records, *new_records], X)
-            return self.__dict__ | fitted | {"_split_seed": split_seed}
-
-        result = train(
-            network,
-            ScaledRows(X, state.mean, state.scale, device, limits=limits),
-            training=training,
-            held_out=held_out,
-            settings=replace(self._settings(state, device, n_training, group), **changes),
-            seed=training_seed,
-            start=start,
-            begin_epoch=task.begin_epoch,
-            end_epoch=lambda kept: task.end_epoch(
-                lambda: attributes(kept.parameters, kept.records)
-            ),
-            keep=lambda make, is_last: keep(lambda: make().with_values(seed=seed), is_last),
-            group=group,
-        )
-        self.__dict__, late_interruption = finish(
-            lambda: attributes(network.state_dict(), result.records)
-        )
-        self.weights_ = group.mean(self.weights_, X.shape[0])
-        task.end(lambda: self.__dict__)
-        return result.interruption or late_interruption
-
-    def _untrained_state(self, X, previous: NetworkState | None, group: Group) -> NetworkState:
-        """The shapes and the units of the network to train: those of a previous fit, or new."""
-        if self.likelihood == "bernoulli":
-            check_unit_interval(
-                *value_range(X),
-                "Scale it, for example with sklearn.preprocessing.MinMaxScaler(clip=True), or use "
-                "likelihood='gaussian'.",
-            )
-            mean, scale = np.zeros(X.shape[1]), 1.0
-        else:
-            mean, scale = mean_and_scale(X, group)
-        prior = self.weight_concentration_prior
-        state = NetworkState(
-            architecture=MLP() if self.architecture is None else clone(self.architecture),
-            n_features=X.shape[1],
-            latent_dim=int(self.latent_dim),
-            k=int(self.k),
-            likelihood=self.likelihood,
-            weight_concentration_prior=1.0 / self.k if prior is None else float(prior),
-            mean=mean,
-            scale=scale,
-            arrays={},
-        )
-        return state if previous is None else state.continuing(previous)
-
-    def _split(self, n_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the rows to train on and of those to hold out."""
-        rows = np.arange(n_samples)
-        if not self.early_stopping:
-            return rows, rows[:0]
-        n_held_out = math.ceil(self.validation_fraction * n_samples)
-        if n_held_out == n_samples:
-            raise ValueError(
-                f"early_stopping=True needs rows to train on beside those it holds out, but "
-                f"n_samples={n_samples} and validation_fraction={self.validation_fraction}. Give "
-                "more rows, lower validation_fraction or set early_stopping=False."
-            )
-        rows = np.random.default_rng(seed).permutation(n_samples)
-        return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
-
-    def _settings(
-        self, state: NetworkState, device: torch.device, n_training: int, group: Group
-    ) -> TrainingSettings:
-        batch_size = self.batch_size
-        if batch_size is None:
-            batch_size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, n_training // _BATCHES_AN_EPOCH))
-        return TrainingSettings(
-            objective=self.objective,
-            # Plain numbers: those of NumPy would reach the history, which JSON has to hold.
-            beta=float(self.beta),
-            kl_weight=float(self.kl_weight),
-            weight_concentration_prior=state.weight_concentration_prior,
-            precision=resolve_precision(self.precision, device),
-            max_iter=int(self.max_iter),
-            batch_size=int(batch_size),
-            learning_rate=float(self.learning_rate),
-            learning_rate_schedule=self.learning_rate_schedule,
-            n_iter_no_change=int(self.n_iter_no_change),
-            tol=float(self.tol),
-            verbose=int(self.verbose) if group.rank == 0 else 0,
+    def _shortage_explained(self, method: str, remedy: str) -> AbstractContextManager[None]:
+        return out_of_memory_explained(
+            f"{method} ran out of memory with device={self.device!r}, "
+            f"batch_size={self.batch_size} and k={self.k}. {remedy}"
         )
 
     def transform(self, X: ArrayLike) -> Any:  # a data frame after set_output
@@ -868,7 +799,7 @@ class MVAETransformer(
         """
         inference = self._inference()
         check_value("n_samples", n_samples, at_least(1))
-        check_value("random_state", random_state, ESTIMATOR_RULES["random_state"])
+        check_value("random_state", random_state, _RULES["random_state"])
         check_value("component", component, optional(index_below(inference.state.k)))
         rng = np.random.default_rng(draw_seed(random_state))
         return inference.generate(n_samples, rng, component)
@@ -930,7 +861,7 @@ class MVAETransformer(
             prior = state.weight_concentration_prior
             if pruned.weight_concentration_prior is None:
                 prior = 1.0 / pruned.k
-            pruned._state = state.keeping(kept, prior)
+            pruned._state = state.with_components(kept, prior)
             pruned.weights_ = weights[kept] / weights[kept].sum()
         return pruned
 
@@ -972,12 +903,12 @@ class MVAETransformer(
         inference = self._inference()
         check_value("n_draws", n_draws, at_least(1))
         X = check_rows(self, X, reset=False)
-        if inference.state.likelihood == "bernoulli":
-            check_unit_interval(
-                *value_range(X),
-                "Scale it as the training rows were, for example with the MinMaxScaler(clip=True) "
-                "that was fitted to them.",
-            )
+        self._check_support(
+            inference.state.likelihood,
+            X,
+            "Scale it as the training rows were, for example with the MinMaxScaler(clip=True) "
+            "that was fitted to them.",
+        )
         return inference.log_likelihood_bound(X, n_draws)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
@@ -1038,8 +969,7 @@ class MVAETransformer(
         Examples
         --------
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> from sklearn.datasets import load_iris
+        >>>         >>> from sklearn.datasets import load_iris
         >>> import skmvae
         >>> X = load_iris().data
         >>> mvae = skmvae.MVAETransformer(k=3, latent_dim=2, max_iter=2).fit(X)
@@ -1055,7 +985,23 @@ class MVAETransformer(
                 f"a model file holds an MVAETransformer, not a {type(self).__name__}; save that "
                 "with joblib."
             )
-        write_model(Path(path).expanduser(), self.get_params(deep=False), self.__dict__)
+        write_model(at_home(path), self.get_params(deep=False), self.__dict__)
+
+    @property
+    def mean_(self) -> np.ndarray:
+        return self._state.mean
+
+    @property
+    def scale_(self) -> float:
+        return self._state.scale
+
+    @property
+    def noise_variance_(self) -> float | None:
+        return self._state.noise_variance
+
+    @property
+    def n_iter_(self) -> int:
+        return len(self.history_["loss"])
 
     def _inference(self) -> Inference:
         check_is_fitted(self)
@@ -1087,131 +1033,21 @@ class MVAETransformer(
 
     def __setstate__(self, state):
         """Restore a saved estimator; ValueError, naming what is wrong, unless it is whole."""
-        state = {**_LATER_PARAMETERS, **state}
-        expected = set(self._get_param_names())
-        if state.keys() & set(_FITTED):
-            expected.update(_FITTED)
-        if missing := sorted(expected - state.keys()):
-            raise ValueError(f"the saved {type(self).__name__} lacks {', '.join(missing)}.")
-        if "_state" in state:
-            check_state(state["_state"])
-            if "_training" in state:
-                check_training(state["_training"], state["_state"], in_a_fit=False)
-            _check_attributes(state)
+        state = upgraded(state)
+        check_saved(state, self._get_param_names(), type(self).__name__)
         super().__setstate__(state)
 
 
-def load(path: str | PathLike[str], *, trusted: Collection[str] = ()) -> MVAETransformer:
-    """Read a model file that :meth:`MVAETransformer.save` has written.
-
-    Runs no code of the file, whoever made it. Its checksum, names, shapes and types are checked,
-    and the weights are mapped from the file rather than copied. A later version of the package
-    reads what an earlier one has written.
-
-    Parameters
-    ----------
-    path : path-like
-    trusted : collection of str, default=()
-        Import paths of architectures of your own, such as ``"my_package.layers.MyArchitecture"``,
-        that may be imported if the file names them.
-
-    Returns
-    -------
-    mvae : MVAETransformer
-        Fitted.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, not of this package, of a later format, or names an architecture
-        that is not trusted.
-    FileNotFoundError
-        If there is no such file.
-    ImportError
-        If safetensors is not installed (``pip install 'skmvae[safe]'``).
-
-    Examples
-    --------
-    See :meth:`MVAETransformer.save`.
-    """
-    path = Path(path).expanduser()
-    arrays, values = read_tensors(path)
-    mvae = object.__new__(MVAETransformer)
-    try:
-        parameters, fitted = model_of(arrays, values, trusted)
-        if unknown := sorted(parameters.keys() - set(MVAETransformer._get_param_names())):
-            raise ValueError(
-                f"it has parameters that skmvae {__version__} does not know: {', '.join(unknown)}."
-            )
-        mvae.__setstate__(parameters | fitted)
-    except Exception as error:  # of whatever type: a file made on purpose can lead to all of them
-        reason = f"it lacks {error}." if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} cannot be loaded: {reason}") from error
-    return mvae
-
-
-def _fitted_attributes(inference: Inference, records: list[dict[str, float]], X) -> dict:
-    """What ``fit`` leaves behind of a trained network and the records of its epochs."""
-    state = inference.state
-    return {
-        "_state": state,
-        "mean_": state.mean,
-        "scale_": state.scale,
-        "noise_variance_": inference.noise_variance,
-        "history_": _as_history(records),
-        "n_iter_": len(records),
-        "weights_": inference.mean_weights(X),
-    }
-
-
-def _check_attributes(saved: dict) -> None:
-    """ValueError unless the fitted attributes of a saved estimator fit its network."""
-    network = saved["_state"]
-    check_array_of("weights_", saved["weights_"], (network.k,), np.float64)
-    check_array_of("mean_", saved["mean_"], (network.n_features,), np.float64)
-    if saved["n_features_in_"] != network.n_features:
-        raise ValueError(
-            f"n_features_in_ of the fitted state is {saved['n_features_in_']!r}, but its network "
-            f"has n_features={network.n_features}."
-        )
-    history, noise_variance = saved["history_"], saved["noise_variance_"]
-    names = saved.get("feature_names_in_", [""] * network.n_features)
-    holds = {
-        "_split_seed": is_count(saved["_split_seed"]),
-        "noise_variance_": noise_variance is None or isinstance(noise_variance, float),
-        "feature_names_in_": np.shape(names) == (network.n_features,)
-        and all(isinstance(name, str) for name in names),
-        "history_": _is_history(history),
-        "n_iter_": is_count(saved["n_iter_"]),
-    }
-    for name, is_valid in holds.items():
-        if not is_valid:
-            raise ValueError(f"{name} of the fitted state is not valid: {saved[name]!r}.")
-    lengths = {len(column) for column in history.values()}
-    if lengths != {saved["n_iter_"]}:
-        raise ValueError(
-            f"n_iter_ of the fitted state is {saved['n_iter_']}, but the columns of its history_ "
-            f"have the lengths {sorted(lengths)}."
-        )
-
-
-def _is_history(history) -> bool:
-    return isinstance(history, dict) and all(
-        isinstance(column, list) and all(isinstance(value, float) for value in column)
-        for column in history.values()
-    )
-
-
-def _as_history(records: list[dict[str, float]]) -> dict[str, list[float]]:
+def _as_history(records: list[Record]) -> dict[str, list[float]]:
     """One dict an epoch -> one list a name; NaN where an epoch lacks a name.
 
-    Those of the terms are there in any case, and the others if any epoch has them.
+    The loss and its terms are there in any case, the others if any epoch has them.
     """
     names = dict.fromkeys(["loss", *ObjectiveTerms._fields])
     names |= {name: None for record in records for name in record}
     return {name: [record.get(name, math.nan) for record in records] for name in names}
 
 
-def _as_records(history: dict[str, list[float]]) -> list[dict[str, float]]:
+def _as_records(history: dict[str, list[float]]) -> list[Record]:
     epochs = zip(*history.values(), strict=True)
     return [dict(zip(history, values, strict=True)) for values in epochs]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
 from numbers import Integral, Real
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,9 @@ import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-# What rounding may leave outside [0, 1]: MinMaxScaler gives up to 1 + 2e-16, or 1 + 1.2e-7 in
-# float32.
-UNIT_INTERVAL_TOLERANCE = 1e-6
+# What rounding may leave outside of a support: MinMaxScaler gives up to 1 + 2e-16, or 1 + 1.2e-7 in
+# float32. It is clipped where rows are used.
+ROUNDING = 1e-6
 
 # The names of dtypes, of NumPy and of all kinds of data frames, that hold dates and times, and of
 # those that may hold anything.
@@ -93,53 +91,11 @@ def are_sizes(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(_is_int(v) and v >= 1 for v in value)
 
 
-ESTIMATOR_RULES: dict[str, Rule] = {
-    "k": at_least(1),
-    "latent_dim": at_least(1),
-    "beta": in_interval(0.0, inf, closed="left"),
-    "kl_weight": in_interval(0.0, inf, closed="left"),
-    "objective": one_of(("averaged", "melbo", "elbo", "mixture", "clusters")),
-    "likelihood": one_of(("gaussian", "bernoulli")),
-    "weight_concentration_prior": optional(in_interval(0.0, inf, closed="neither")),
-    "architecture": (
-        lambda value: (
-            value is None
-            or (
-                not isinstance(value, type)
-                and all(hasattr(value, method) for method in ("build", "get_params"))
-            )
-        ),
-        "None or an architecture such as MLP(), an instance of a BaseEstimator with a method "
-        "build(n_features, latent_dim, k)",
-    ),
-    "max_iter": at_least(1),
-    "batch_size": optional(at_least(1)),
-    "learning_rate": in_interval(0.0, inf, closed="neither"),
-    "learning_rate_schedule": one_of(("trapezoid", "constant")),
-    "early_stopping": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
-    "validation_fraction": in_interval(0.0, 1.0, closed="neither"),
-    "n_iter_no_change": at_least(1),
-    "tol": in_interval(0.0, inf, closed="left"),
-    "warm_start": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
-    "checkpoint_dir": (
-        lambda value: value is None or isinstance(value, str | PathLike),
-        "None or a path to a folder",
-    ),
-    "precision": one_of(("auto", "float32", "bfloat16")),
-    "device": (lambda value: isinstance(value, str), "a str such as 'auto', 'cpu' or 'cuda:0'"),
-    "random_state": (
-        lambda value: (
-            value is None
-            or isinstance(value, np.random.RandomState)
-            or (_is_int(value) and 0 <= value < 2**32)
-        ),
-        "None, an int in [0, 2**32) or a numpy.random.RandomState",
-    ),
-    "verbose": (
-        lambda value: isinstance(value, bool) or (_is_int(value) and value >= 0),
-        "a bool or an int >= 0",
-    ),
-}
+FLAG: Rule = (lambda value: isinstance(value, bool | np.bool_), "a bool")
+
+
+def of_type(types: tuple[type, ...], description: str) -> Rule:
+    return lambda value: isinstance(value, types), description
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -156,6 +112,18 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
         )
 
 
+def check_new_rows(estimator: Any, X: Any, *, reset: bool) -> tuple[Any, dict[str, Any]]:
+    """X as ``check_rows`` gives it, and the attributes that say which columns were seen.
+
+    Unlike there, the estimator stays as it is.
+    """
+    twin = object.__new__(type(estimator))
+    vars(twin).update(vars(estimator))
+    X = check_rows(twin, X, reset=reset)
+    names = ("n_features_in_", "feature_names_in_")
+    return X, {name: vars(twin)[name] for name in names if name in vars(twin)}
+
+
 def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarray:
     """Z as a finite 2-d array with the columns that transform gives."""
     Z = _without_loss(Z, "Z")
@@ -168,16 +136,15 @@ def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarra
     return Z
 
 
-def check_unit_interval(low: float, high: float, remedy: str) -> None:
-    """What a Bernoulli likelihood takes: probabilities, such as grey values, or 0 and 1.
-
-    ``low`` and ``high`` are the extremes of X. Values that leave the interval by rounding, as
-    those of a ``MinMaxScaler`` do, are clipped where they are used.
-    """
-    excess = max(-low, high - 1.0)
-    if excess > UNIT_INTERVAL_TOLERANCE:
+def check_range(
+    what: str, found: tuple[float, float], support: tuple[float, float], remedy: str
+) -> None:
+    """Raise ValueError if X leaves the support of its likelihood by more than rounding does."""
+    (low, high), (least, most) = found, support
+    excess = max(least - low, high - most)
+    if excess > ROUNDING:
         raise ValueError(
-            f"likelihood='bernoulli' needs X in [0, 1], but X spans [{low:g}, {high:g}] and leaves "
+            f"{what} needs X in [{least:g}, {most:g}], but X spans [{low:g}, {high:g}] and leaves "
             f"it by {excess:.3g}. {remedy}"
         )
 

@@ -15,6 +15,8 @@ import numpy as np
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
+from ._files.writing import at_home
+
 __all__ = ["fetch_cifar10", "fetch_mnist"]
 
 _CIFAR10_CLASSES = [
@@ -109,7 +111,7 @@ def fetch_cifar10(*, data_home=None):
 
 def _local_file(name: str) -> Path | None:
     folder = os.environ.get("SKMVAE_DATA")
-    path = Path(folder, name).expanduser() if folder else None
+    path = at_home(folder) / name if folder else None
     return path if path is not None and path.is_file() else None
 
 

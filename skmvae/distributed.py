@@ -121,8 +121,8 @@ def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
     own["number of columns"] = np.shape(X)[1:]
     own["set of column names"] = column_names(X)
     own["earlier fit"] = getattr(estimator, "_state", None) if own["warm_start"] else None
-    described = {name: (_key_of(name, value), repr(value)[:100]) for name, value in own.items()}
-    first, *others = group.gather(described)
+    described = {name: (key_of(value), repr(value)[:100]) for name, value in own.items()}
+    first, *others = group.all_gather(described)
     for rank, other in enumerate(others, start=1):
         for name, (digest, value) in other.items():
             if digest != first[name][0]:
@@ -130,13 +130,3 @@ def _check_alike(estimator: MVAETransformer, X, group: Group) -> None:
                     f"rank {rank} has another {name} than rank 0: {value} against "
                     f"{first[name][1]}. Give every rank the same estimator and columns."
                 )
-
-
-def _key_of(name: str, value: Any) -> str:
-    try:
-        return key_of(value)
-    except Exception as error:  # of whatever type: an architecture's parameters are its own
-        raise ValueError(
-            f"{name}={value!r} cannot be compared between ranks: {error}. Give it parameters "
-            "that can be pickled."
-        ) from error

@@ -8,13 +8,12 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 from os import PathLike
-from pathlib import Path
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ._files.writing import write_whole
+from ._files.writing import at_home, write_whole
 from ._runtime import gradients
 from ._state import NetworkState, load_network
 from ._transformer import MVAETransformer
@@ -112,4 +111,4 @@ def export(mvae: MVAETransformer, path: str | PathLike[str]) -> None:
     model = program.model_proto
     for node in model.graph.node:
         node.ClearField("metadata_props")  # else the paths of this machine go with the file
-    write_whole(Path(path).expanduser(), model.SerializeToString())
+    write_whole(at_home(path), model.SerializeToString())

@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 from skmvae import MVAETransformer
-from skmvae._fit.epoch import TrainingSettings
+from skmvae._fit.fitting import FitSettings
+from skmvae._fit.schedules import SCHEDULES
+from skmvae._fit.step import TrainingSettings
+from skmvae._model.minibatch import Minibatch
 from skmvae._model.network import MixtureVAE, Posterior
+from skmvae._model.objective import Forward, Objective, ObjectiveTerms
 from skmvae._rows.scaled import ScaledRows
 from skmvae.architectures import MLP
 
@@ -53,22 +57,50 @@ def data(n=50, n_features=5, seed=0, device="cpu"):
     return ScaledRows(X, 0.0, 1.0, torch.device(device))
 
 
+def objective(name="melbo", **changes):
+    values = {"beta": 1.0, "kl_weight": 1.0, "prior": 1 / 3}
+    return Objective(name, **(values | changes))
+
+
+def terms_of(network, x, objective, draws, minibatch=None):
+    """The terms of an objective as a step computes them, in the precision of the network."""
+    posterior = network.encode(x)
+    z = posterior.draw(draws)
+    minibatch = minibatch or Minibatch.whole(len(x))
+    forward = Forward(network.likelihood, x, posterior, z, network.decode(z), minibatch, draws)
+    return ObjectiveTerms(*objective.terms(forward))
+
+
 def settings(**changes):
     values = {
-        "objective": "melbo",
-        "beta": 1.0,
-        "kl_weight": 1.0,
-        "weight_concentration_prior": 1 / 3,
+        "objective": objective(),
         "precision": "float32",
         "max_iter": 3,
         "batch_size": 16,
         "learning_rate": 1e-3,
-        "learning_rate_schedule": "constant",
-        "n_iter_no_change": 3,
-        "tol": 1e-4,
-        "verbose": 0,
+        "schedule": SCHEDULES["constant"],
     }
     return TrainingSettings(**(values | changes))
+
+
+def fit_settings(**changes):
+    values = {
+        "architecture": MLP(hidden_layer_sizes=(6,), activation="tanh"),
+        "latent_dim": 2,
+        "k": 3,
+        "likelihood": "gaussian",
+        "objective": objective(),
+        "device": torch.device("cpu"),
+        "precision": "float32",
+        "max_iter": 3,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "schedule": SCHEDULES["constant"],
+        "validation_fraction": None,
+        "n_iter_no_change": 3,
+        "tol": 1e-4,
+    }
+    return FitSettings(**(values | changes))
 
 
 def permute_components(network, order):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skmvae._distributed.group import Group
-from skmvae._distributed.slices import shares
+from skmvae._distributed.slices import slices
 
 CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 # Imported once, where every rank is forked from: each would spend seconds on it. The third one is
@@ -89,12 +89,12 @@ def _serve(function, rank, size, meeting, pipe, args):
 
 
 class Of(Group):
-    """Of one process, that knows how many rows the others have."""
+    """One process, which knows how many rows the others have."""
 
     def __init__(self, rank, sizes):
-        self.rank, self.size, self._sizes = rank, len(sizes), sizes
+        self.rank, self.world_size, self._sizes = rank, len(sizes), sizes
 
-    def gather(self, value):
+    def all_gather(self, value):
         assert value == self._sizes[self.rank]
         return self._sizes
 
@@ -103,7 +103,7 @@ def minibatches(sizes, batch_size):
     """How many rows each rank gives to each: (ranks, batches)."""
     return np.array(
         [
-            [share.size for share in shares(Of(rank, sizes), size, batch_size)]
+            [part.size for part in slices(Of(rank, sizes), size, batch_size)]
             for rank, size in enumerate(sizes)
         ]
     )

@@ -12,12 +12,11 @@ on_gpu = pytest.mark.gpu
 
 def epoch(batches, order, size=8):
     sizes = [min(size, len(order) - start) for start in range(0, len(order), size)]
-    steps = zip(sizes, batches.over(order, sizes), strict=True)
-    return [batches.read(size).cpu().clone() for size, _ in steps]
+    return [x.cpu().clone() for x in batches.over(order, sizes)]
 
 
 def make(source, rows, batch_size):
-    return source(rows) if source is HostBatches else source(rows, batch_size)
+    return source(rows, batch_size) if source is StreamedBatches else source(rows)
 
 
 SOURCES = [

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import skops.io
 import torch
-from networks import assert_same_to_rounding, generator, permute_components
+from networks import assert_same_to_rounding, generator, permute_components, terms_of
 from sklearn.base import clone
 from torch.nn import functional as F
 
 from skmvae import SKOPS_TRUSTED, MVAETransformer
 from skmvae._model.convolution import ComponentBatchNorm, ComponentConv2d
 from skmvae._model.network import MixtureVAE
-from skmvae._model.objective import OBJECTIVES, objective_terms
+from skmvae._model.objective import OBJECTIVES, Objective
 from skmvae.architectures import Conv
 
 K = 3
@@ -117,17 +117,10 @@ def network(k=K, image_shape=(2, 7, 6), **kwargs):
 def test_gradient_reaches_every_encoder_and_decoder(objective):
     """The authors' code never uses its fourth decoder."""
     mixture = network()
-    terms = objective_terms(
-        mixture,
-        random(8, 84).float(),
-        objective=objective,
-        weight_concentration_prior=1 / K,
-        kl_weight=1.0,
-        beta=1.0,
-        precision="float32",
-        generator=generator(),
+    terms = terms_of(
+        mixture, random(8, 84).float(), Objective(objective, 1.0, 1.0, 1 / K), generator()
     )
-    terms.sum().backward()
+    sum(terms).backward()
     for name, parameter in [
         *mixture.encoder.named_parameters(),
         *mixture.decoder.named_parameters(),

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from networks import assert_same_to_rounding, data, settings, small_network
+from networks import assert_same_to_rounding, data, objective, settings, small_network
 
 from skmvae import MVAETransformer
 from skmvae._fit import batches
-from skmvae._fit.epoch import DivergenceError, Trainer
 from skmvae._fit.graphs import GraphedStep
+from skmvae._fit.schedules import SCHEDULES
+from skmvae._fit.step import DivergenceError, Trainer
 from skmvae._model.objective import OBJECTIVES
+
+ROWS = torch.ones(2, 3)
 
 
 class FakeGraph:
@@ -94,7 +97,7 @@ class Steps:
         self.failures = failures or {}
         self.eager, self.taken = [], []
 
-    def __call__(self, size):
+    def __call__(self, x, size):
         if FakeGraph.capturing is None:
             self.eager.append(size)
             self._take(size)
@@ -131,7 +134,7 @@ def test_each_size_is_warmed_up_then_captured_once_then_replayed():
     graphed = GraphedStep(lambda: prepared.append(True), step.generator)
     sizes = [8, 8, 8, 8, 3] * 5
     for size in sizes:
-        graphed(step, size)
+        graphed(step, ROWS, size)
     assert step.taken == sizes
     assert step.eager == [8, 8, 8, 3, 3, 3]
     assert len(prepared) == 2
@@ -147,7 +150,7 @@ def test_if_a_capture_fails_training_goes_on_with_one_warning(failing):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for size in sizes:
-            graphed(step, size)
+            graphed(step, ROWS, size)
     assert [str(w.message).rpartition("slowly: ")[2] for w in warned] == ["operation not permitted"]
     assert step.taken == sizes
     assert step.generator.place == len(sizes)
@@ -162,9 +165,9 @@ def test_what_is_no_fault_of_the_capture_is_raised(error):
     step = Steps({8: error})
     graphed = GraphedStep(lambda: None, step.generator)
     for _ in range(3):
-        graphed(step, 8)
+        graphed(step, ROWS, 8)
     with pytest.raises(type(error)) as raised:
-        graphed(step, 8)
+        graphed(step, ROWS, 8)
     assert raised.value is error
 
 
@@ -172,7 +175,7 @@ def test_what_is_no_fault_of_the_capture_is_raised(error):
 def test_a_failed_capture_lets_go_of_what_the_step_made():
     made = []
 
-    def step(size):
+    def step(x, size):
         tensor = torch.ones(size)
         made.append(weakref.ref(tensor))
         if FakeGraph.capturing is not None:
@@ -183,9 +186,9 @@ def test_a_failed_capture_lets_go_of_what_the_step_made():
     gc.disable()
     try:
         for _ in range(3):
-            graphed(step, 8)
+            graphed(step, ROWS, 8)
         with pytest.warns(UserWarning, match="could not be captured"):
-            graphed(step, 8)
+            graphed(step, ROWS, 8)
     finally:
         gc.enable()
     assert len(made) == 5
@@ -196,7 +199,7 @@ def trained(
     graphed,
     precision="float32",
     likelihood="gaussian",
-    objective="melbo",
+    name="melbo",
     n_rows=100,
     schedule="constant",
 ):
@@ -207,7 +210,10 @@ def trained(
         network,
         rows,
         settings(
-            precision=precision, objective=objective, max_iter=8, learning_rate_schedule=schedule
+            precision=precision,
+            objective=objective(name),
+            max_iter=8,
+            schedule=SCHEDULES[schedule],
         ),
         n_training=len(rows),
         seed=0,
@@ -222,12 +228,12 @@ def trained(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_graphs_give_what_the_plain_step_gives(precision, objective):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_graphs_give_what_the_plain_step_gives(precision, name):
     """The same draws, too: the generator goes on where the graph before left it."""
-    weights, terms, trainer = trained(True, precision, objective=objective)
-    expected_weights, expected_terms, _ = trained(False, precision, objective=objective)
-    assert sorted(share.size for share in trainer._graphed._graphs) == [4, 16]
+    weights, terms, trainer = trained(True, precision, name=name)
+    expected_weights, expected_terms, _ = trained(False, precision, name=name)
+    assert sorted(minibatch.size for minibatch in trainer._graphed._graphs) == [4, 16]
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-3, atol=1e-4)
 
@@ -250,8 +256,8 @@ def test_an_epoch_of_replays_does_not_synchronise():
             torch.cuda.set_sync_debug_mode("error")
         with pytest.raises(RuntimeError, match="synchroniz"):
             torch.ones((), device="cuda").item()
-        for share in trainer._minibatches(order):
-            trainer._run_step(share)
+        for x, minibatch in trainer._minibatches(order):
+            trainer._run_step(x, minibatch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -259,7 +265,7 @@ def test_an_epoch_of_replays_does_not_synchronise():
 @pytest.mark.gpu
 def test_streamed_rows_train_like_resident_ones(monkeypatch):
     resident, _, _ = trained(True)
-    monkeypatch.setattr(batches, "_RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(batches, "_RESIDENT_FRACTION", 0.0)
     streamed, _, trainer = trained(True)
     assert isinstance(trainer._batches, batches.StreamedBatches)
     torch.testing.assert_close(streamed, resident, rtol=1e-3, atol=1e-4)

@@ -13,13 +13,14 @@ PACKAGE = Path(skmvae.__file__).parent
 
 # From the ground up: a module imports what is on lower floors, and its neighbours in its folder.
 FLOORS = (
-    {"_process", "_validation", "_version", "datasets"},
+    {"_model", "_process", "_validation", "_version"},
     {"_runtime", "_show_versions"},
-    {"_distributed", "_model"},
+    {"_distributed"},
     {"_rows", "_state", "architectures", "metrics"},
+    {"_saved"},
     {"_files", "_fit", "_inference"},
     {"_transformer"},
-    {"distributed", "onnx", "plotting"},
+    {"_loading", "datasets", "distributed", "onnx", "plotting"},
     {"__init__"},
 )
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .._state import NetworkState, TrainingState
 from .._version import __version__
-from .tensors import Arrays, write_tensors
+from .tensors import Arrays, read_tensors, write_tensors
+
+Model = TypeVar("Model")
 
 _KIND, _FORMAT_VERSION = "skmvae model", 1
 
@@ -28,7 +30,6 @@ _NETWORK_VALUES = tuple(
     if field.name not in ("architecture", "arrays", "mean")
 )
 _ARRAYS = ("mean", "weights")  # beside those of the network and of training
-_FITTED_VALUES = ("_split_seed", "n_iter_", "noise_variance_")
 
 
 def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) 
         "parameters": {name: _encoded(name, value) for name, value in parameters.items()},
         "architecture": _encoded("architecture", network.architecture),
         "network": {name: getattr(network, name) for name in _NETWORK_VALUES},
-        "fitted": {name: fitted[name] for name in _FITTED_VALUES},
+        "fitted": {"_split_seed": fitted["_split_seed"]},
         "history": {
             name: [None if math.isnan(value) else value for value in column]
             for name, column in fitted["history_"].items()
@@ -61,13 +62,27 @@ def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) 
     write_tensors(path, arrays, values)
 
 
-def model_of(
-    arrays: Arrays, values: dict[str, Any], trusted: Collection[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and the fitted attributes in a file; an error of any type if it has no such.
+def read_model(
+    path: Path,
+    trusted: Collection[str],
+    make: Callable[[dict[str, Any], dict[str, Any]], Model],
+) -> Model:
+    """Return what ``make`` makes of the parameters and fitted attributes in a file.
 
-    Architectures other than this package's are imported if their name is among ``trusted``.
+    ValueError, naming the file, if that fails. Architectures other than this package's are imported
+    if their name is among ``trusted``.
     """
+    arrays, values = read_tensors(path)
+    try:
+        _check_kind(arrays, values)
+        parameters = {name: _decoded(v, trusted) for name, v in values["parameters"].items()}
+        return make(parameters, _fitted(arrays, values, trusted))
+    except Exception as error:  # of whatever type: a file made on purpose can lead to all of them
+        reason = f"it lacks {error}." if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} cannot be loaded: {reason}") from error
+
+
+def _check_kind(arrays: Arrays, values: dict[str, Any]) -> None:
     about = values.get("about")
     if not isinstance(about, dict) or about.get("kind") != _KIND:
         raise ValueError(f"it is not a model file of skmvae, but says that it is {about!r}.")
@@ -78,8 +93,6 @@ def model_of(
         )
     if unknown := sorted(name for name in arrays if name not in _ARRAYS and "/" not in name):
         raise ValueError(f"it has unknown arrays: {', '.join(unknown)}.")
-    parameters = {name: _decoded(value, trusted) for name, value in values["parameters"].items()}
-    return parameters, _fitted(arrays, values, trusted)
 
 
 def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) -> dict[str, Any]:
@@ -90,10 +103,8 @@ def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) ->
         **values["network"],
     )
     fitted = {
-        **{name: values["fitted"][name] for name in _FITTED_VALUES},
+        "_split_seed": values["fitted"]["_split_seed"],
         "_state": network,
-        "mean_": network.mean,
-        "scale_": network.scale,
         "n_features_in_": network.n_features,
         "weights_": arrays["weights"],
         "history_": {

@@ -8,6 +8,7 @@ import os
 import stat
 import uuid
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,11 @@ except ImportError:  # Windows, where a file that is open can be neither renamed
 
 # Of file systems without locks, as some of clusters are. What killed writers leave stays there.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def at_home(path: str | PathLike[str]) -> Path:
+    """The path with ``~`` expanded; a name that only looks like a user's folder stays a name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for "~name"
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .._state import Epoch, Trained
+
 __all__ = ["CallbackSupportMixin", "FitTask", "with_callbacks", "without_callbacks"]
 
 try:
@@ -39,35 +41,34 @@ def without_callbacks(attributes: dict) -> dict:
 
 
 class FitTask:
-    """One fit of an estimator, and its epochs, as callbacks see them; of none, nobody does."""
+    """An observer that tells callbacks of a fit and its epochs, each of which is a task to them.
 
-    def __init__(self, estimator=None, X=None, y=None) -> None:
+    ``attributes`` makes those of the estimator if the fit stopped at the end of an epoch.
+    """
+
+    def __init__(self, estimator, X, y, attributes: Callable[[Trained], dict]) -> None:
         self._hooks = {"estimator": estimator, "X": X, "y": y}
+        self._attributes = attributes
         self._context = None
         if hasattr(estimator, "_init_callback_context"):
             self._context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
             self._context.call_on_fit_task_begin(**self._hooks)
 
     def begin_epoch(self) -> None:
-        """Tell of an epoch that begins."""
         if self._context is not None:
-            self._epoch = self._context.subcontext(task_name="epoch")
-            self._epoch.call_on_fit_task_begin(**self._hooks)
+            self._task = self._context.subcontext(task_name="epoch")
+            self._task.call_on_fit_task_begin(**self._hooks)
 
-    def end_epoch(self, attributes: Callable[[], dict]) -> bool:
-        """Tell of an epoch that has ended; whether a callback asks to stop.
+    def end_epoch(self, epoch: Epoch) -> bool:
+        return self._context is not None and self._end(self._task, epoch)
 
-        ``attributes`` gives those of the estimator if it stopped now; called only if it is needed.
-        """
-        if self._context is None:
-            return False
-        return self._epoch.call_on_fit_task_end(
-            **self._hooks, reconstruction_attributes=lambda: without_callbacks(attributes())
+    def end_fit(self, epoch: Epoch) -> None:
+        if self._context is not None:
+            self._end(self._context, epoch)
+
+    def _end(self, task, epoch: Epoch) -> bool:
+        """Whether a callback asks to stop. Attributes are made only if one wants them."""
+        return task.call_on_fit_task_end(
+            **self._hooks,
+            reconstruction_attributes=lambda: without_callbacks(self._attributes(epoch.trained())),
         )
-
-    def end(self, attributes: Callable[[], dict]) -> None:
-        """Tell that the fit has ended."""
-        if self._context is not None:
-            self._context.call_on_fit_task_end(
-                **self._hooks, reconstruction_attributes=lambda: without_callbacks(attributes())
-            )

@@ -6,13 +6,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from .._process import warn
 
-Batch = TypeVar("Batch", bound=Hashable)
+Step: TypeAlias = Callable[[Tensor, Any], None]
 
 # PyTorch allows a process no more than one.
 _ONE_CAPTURE_AT_A_TIME = Lock()
@@ -26,12 +27,12 @@ _GENERATORS_ARE_REGISTERED = torch.__version__ < "2.14"
 
 
 class GraphedStep:
-    """A step as one CUDA graph for each kind of batch, which is mostly one, and a smaller last one.
+    """A step as one CUDA graph for each kind of minibatch: mostly one, and a smaller last one.
 
-    Everything that changes between calls has to live on the device: the rows, the place in them,
-    the state of ``generator``, the log of the terms. ``prepare`` is called before a capture; it
-    drops the gradients, so that each graph makes its own. If a capture fails, steps are run one by
-    one from there on.
+    Everything that changes between calls has to live on the device: the state of ``generator``, the
+    log of the terms, and the rows, which are copied to where the graph reads them. ``prepare`` is
+    called before a capture; it drops the gradients, so that each graph makes its own. If a capture
+    fails, steps are run one by one from there on.
     """
 
     def __init__(self, prepare: Callable[[], None], generator: torch.Generator) -> None:
@@ -39,34 +40,39 @@ class GraphedStep:
         self._generator = generator
         self._stream = torch.cuda.Stream(generator.device)
         self._calls: Counter[Hashable] = Counter()
+        self._inputs: dict[Hashable, Tensor] = {}
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._captures = True
 
-    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
-        """``step(batch)``, which has to be the same step every time.
+    def __call__(self, step: Step, x: Tensor, minibatch: Hashable) -> None:
+        """Run ``step(x, minibatch)``, which has to be the same step every time.
 
-        It is not kept here: its owner keeps this object, and a cycle of the two would hold all
+        The step is not kept: its owner keeps this object, and a cycle of the two would hold all
         that the step has on the device until Python's garbage collector happens to run.
         """
-        if self._captures and batch not in self._graphs and self._calls[batch] == _WARM_UP_CALLS:
-            self._try_to_capture(step, batch)
-        if batch in self._graphs:
-            self._graphs[batch].replay()
+        if minibatch not in self._inputs:
+            self._inputs[minibatch] = torch.empty_like(x)
+        x = self._inputs[minibatch].copy_(x)
+        is_warm = self._calls[minibatch] == _WARM_UP_CALLS
+        if self._captures and minibatch not in self._graphs and is_warm:
+            self._try_to_capture(lambda: step(x, minibatch), minibatch)
+        if minibatch in self._graphs:
+            self._graphs[minibatch].replay()
         else:
-            self._calls[batch] += 1
-            self._run_aside(step, batch)
+            self._calls[minibatch] += 1
+            self._run_aside(lambda: step(x, minibatch))
 
-    def _run_aside(self, step: Callable[[Batch], None], batch: Batch) -> None:
-        """On the stream that captures, after what is queued and before what will be."""
+    def _run_aside(self, step: Callable[[], None]) -> None:
+        """Run on the stream that captures, after what is queued and before what will be."""
         current = torch.cuda.current_stream(self._generator.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            step(batch)
+            step()
         current.wait_stream(self._stream)
 
-    def _try_to_capture(self, step: Callable[[Batch], None], batch: Batch) -> None:
+    def _try_to_capture(self, step: Callable[[], None], minibatch: Hashable) -> None:
         try:
-            self._graphs[batch] = self._capture(step, batch)
+            self._graphs[minibatch] = self._capture(step)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -82,18 +88,18 @@ class GraphedStep:
                 f"one, more slowly: {reason}"
             )
 
-    def _capture(self, step: Callable[[Batch], None], batch: Batch) -> torch.cuda.CUDAGraph:
-        """Records the step; nothing is computed until the replay."""
+    def _capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Record the step; nothing is computed until the replay."""
         self._prepare()
         # On the device that is current a graph also makes what it takes for the generator.
         with _ONE_CAPTURE_AT_A_TIME, torch.cuda.device(self._generator.device):
             graph = torch.cuda.CUDAGraph()
             if _GENERATORS_ARE_REGISTERED:
                 graph.register_generator_state(self._generator)
-            self._record(graph, step, batch)
+            self._record(graph, step)
         return graph
 
-    def _record(self, graph, step: Callable[[Batch], None], batch: Batch) -> None:
+    def _record(self, graph, step: Callable[[], None]) -> None:
         failure: BaseException | None = None
         try:
             with (
@@ -103,7 +109,7 @@ class GraphedStep:
                 torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 try:
-                    step(batch)
+                    step()
                 except BaseException as error:
                     failure = error
         finally:

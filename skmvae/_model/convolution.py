@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._distributed.group import ALONE, Group
 from .layers import ComponentLinear
 
 
@@ -79,7 +78,8 @@ class ComponentConv2d(nn.Module):
 class ComponentBatchNorm(nn.Module):
     """Batch normalisation of (B, K C, H, W); each channel of each component has its statistics.
 
-    They are those of the rows that all of ``group`` have of the minibatch.
+    Where processes share a minibatch, whoever trains sets ``all_reduce``, a sum over them with
+    gradients, and the statistics are those of all rows.
     """
 
     MOMENTUM = 0.1
@@ -90,7 +90,7 @@ class ComponentBatchNorm(nn.Module):
 
     def __init__(self, k: int, channels: int) -> None:
         super().__init__()
-        self.group: Group = ALONE
+        self.all_reduce: Callable[[Tensor], Tensor] | None = None
         self.weight = nn.Parameter(torch.empty(k, channels, dtype=torch.float32))
         self.bias = nn.Parameter(torch.empty(k, channels, dtype=torch.float32))
         self.register_buffer("mean", torch.empty(k, channels, dtype=torch.float32))
@@ -104,8 +104,8 @@ class ComponentBatchNorm(nn.Module):
         nn.init.ones_(self.variance)
 
     def forward(self, h: Tensor) -> Tensor:
-        if self.training and self.group.size > 1:
-            return self._over_ranks(h)
+        if self.training and self.all_reduce is not None:
+            return self._over_slices(h, self.all_reduce)
         # A single value has no variance.
         uses_batch = self.training and h.numel() > h.shape[1]
         return self._normalise(h, uses_batch)
@@ -122,15 +122,15 @@ class ComponentBatchNorm(nn.Module):
             eps=self.EPSILON,
         )
 
-    def _over_ranks(self, h: Tensor) -> Tensor:
-        """As torch does it, but that the statistics are sums over the ranks."""
+    def _over_slices(self, h: Tensor, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """What torch does, with statistics that are sums over all slices of the minibatch."""
         h = h.float()
         n_own = h.new_full((1,), h.numel() // h.shape[1])
-        sums = self.group.add(torch.cat([h.sum((0, 2, 3)), n_own]))
+        sums = all_reduce(torch.cat([h.sum((0, 2, 3)), n_own]))
         n = sums[-1]
         mean = sums[:-1] / n
         centred = h - mean.view(1, -1, 1, 1)
-        variance = self.group.add(centred.square().sum((0, 2, 3))) / n
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / n
         if n <= 1.0:
             return self._normalise(h, uses_batch=False)
         with torch.no_grad():

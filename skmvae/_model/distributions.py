@@ -7,7 +7,7 @@ generator, so the global one of torch is never touched.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,7 @@ class GaussianLikelihood(nn.Module):
     """p(x | y) = N(x; y, s^2 I) with one learned variance s^2, in units of ``scale_``."""
 
     SUPPORT: ClassVar[tuple[float, float] | None] = None  # any real x
+    IS_SCALED: ClassVar[bool] = True  # X is centred and divided by one scale
 
     # A floor of 1 % of the data's scale: without it, constant data drive s^2 to 0.
     VARIANCE_FLOOR = 1e-4
@@ -163,6 +164,7 @@ class BernoulliLikelihood(nn.Module):
     """p(x | y) = prod_f y^x (1 - y)^(1 - x) with y = sigmoid(output), for x in [0, 1]."""
 
     SUPPORT: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    IS_SCALED: ClassVar[bool] = False
 
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x | y) for x (B, F) and logits (..., B, F) -> (..., B)."""
@@ -188,7 +190,9 @@ class BernoulliLikelihood(nn.Module):
         return None
 
 
-LIKELIHOODS: dict[str, type[GaussianLikelihood] | type[BernoulliLikelihood]] = {
+Likelihood: TypeAlias = GaussianLikelihood | BernoulliLikelihood
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": GaussianLikelihood,
     "bernoulli": BernoulliLikelihood,
 }

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .distributions import LIKELIHOODS
+from .distributions import LIKELIHOODS, draw_normal, normal_kl
 
 # Added to the softplus that gives standard deviations and concentrations: softplus underflows
 # to 0 in float32, and both go through a logarithm.
 _FLOOR = 1e-6
 
-# Least share of a row's concentration, nearly. KL(Dir(a) || Dir(c)) has a pole at a_k = 0 that
+# Least part of a row's concentration, nearly. KL(Dir(a) || Dir(c)) has a pole at a_k = 0 that
 # otherwise throws training back: on CIFAR-10, K = 4, from 69 nats to a mean of 1,200 in one epoch.
-_LEAST_SHARE = 1e-3
+_LEAST_PART = 1e-3
 
 
 class Posterior(NamedTuple):
@@ -25,6 +25,19 @@ class Posterior(NamedTuple):
     mean: Tensor  # (K, B, d)
     std: Tensor  # (K, B, d)
     concentration: Tensor  # (B, K), each row sums to one, so it is E[w] as well
+
+    @property
+    def weights(self) -> Tensor:
+        """E[w], (K, B)."""
+        return self.concentration.T
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """z_k of every component, (K, B, d)."""
+        return draw_normal(self.mean, self.std, generator)
+
+    def kl(self) -> Tensor:
+        """KL_k = KL(q(z_k | x) || N(0, I)), (K, B)."""
+        return normal_kl(self.mean, self.std)
 
 
 class MixtureVAE(nn.Module):
@@ -55,14 +68,14 @@ class MixtureVAE(nn.Module):
         mean, raw_std, raw_concentration = raw.split((self.latent_dim, self.latent_dim, 1), dim=-1)
         concentration = F.softplus(raw_concentration.squeeze(-1).T) + _FLOOR
         # a / sum(a), by a softmax of log a: two operations with the gradient, instead of ten.
-        shares = concentration.log().softmax(-1)
+        normalised = concentration.log().softmax(-1)
         # (a + c sum(a)) / (1 + K c) is 1 to the bit for K = 1 in this form.
-        part = self.k * _LEAST_SHARE / (1.0 + self.k * _LEAST_SHARE)
+        smoothing = self.k * _LEAST_PART / (1.0 + self.k * _LEAST_PART)
         return Posterior(
             mean=mean,
             # On a CPU softplus is ten times slower on a view with gaps.
             std=F.softplus(raw_std.contiguous()) + _FLOOR,
-            concentration=shares.sub(shares - 1.0 / self.k, alpha=part),
+            concentration=normalised.sub(normalised - 1.0 / self.k, alpha=smoothing),
         )
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:

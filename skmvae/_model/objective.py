@@ -1,29 +1,30 @@
-"""What training minimises, as a record of named terms, and the bound that scores held-out rows."""
+"""What training minimises, as named terms, and the bound that scores held-out rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._distributed.slices import Share
-from .._runtime import matrix_products
 from .dhsic import dhsic
-from .distributions import dirichlet_kl, draw_log_dirichlet, draw_normal, normal_kl
+from .distributions import Likelihood, dirichlet_kl, draw_log_dirichlet
+from .minibatch import Minibatch
 from .network import MixtureVAE, Posterior
 
-# Of the responsibilities, in nats a column: bounds, and the differences between those of two
+# Temperature of the responsibilities, in nats a column: bounds, and their differences between two
 # components, grow with the number of columns. On MNIST it is 10 nats.
 _TEMPERATURE = 1 / 80
 
-# Enough to keep every component at work, not to make the shares of a minibatch equal: where the
-# components' bounds differ sharply, as under a Gaussian likelihood, that takes hundreds.
+# Enough iterations to keep every component at work, not to make their parts of a minibatch equal:
+# where bounds differ sharply, as under a Gaussian likelihood, that takes hundreds.
 _TRANSPORT_ITERATIONS = 5
 
-# Of a Gram matrix, which grows with the square: those of four components and the 8,192 rows of a
-# large minibatch would take a gigabyte.
+# Most rows in a Gram matrix: its size grows with the square, and the matrices of four components
+# and a minibatch of 8,192 rows would take a gigabyte.
 _GRAM_ROWS = 512
 
 
@@ -32,152 +33,136 @@ class ObjectiveTerms(NamedTuple):
 
     reconstruction: float
     kl_latent: float
-    kl_weights: float
+    kl_mixing: float
     dhsic: float
 
-    def loss(self, *, kl_weight: float, beta: float) -> float:
-        """Equation 14: -L_MELBO + beta dHSIC."""
-        return (
-            self.reconstruction + kl_weight * self.kl_latent + self.kl_weights + beta * self.dhsic
-        )
 
+class Forward(NamedTuple):
+    """What the networks make of the rows x (B, F) at hand: all that an objective is made of."""
 
-class Batch(NamedTuple):
-    """What an objective is made of: rows x (B, F), their posterior and the decoders' output.
-
-    They are this process's ``share`` of the rows of the minibatch.
-    """
-
-    network: MixtureVAE
+    likelihood: Likelihood
     x: Tensor
     posterior: Posterior
-    output: Tensor  # (K, B, F)
-    weight_concentration_prior: float
-    kl_weight: float
-    generator: torch.Generator
-    share: Share
-
-    @property
-    def weights(self) -> Tensor:
-        """E[w], (K, B)."""
-        return self.posterior.concentration.T
+    z: Tensor  # (K, B, d), drawn from the posterior
+    output: Tensor  # (K, B, F), of the decoders
+    minibatch: Minibatch
+    generator: torch.Generator  # for further draws
 
     def log_prob(self) -> Tensor:
         """log p(x | y_k), (K, B)."""
-        return self.network.likelihood.log_prob(self.x, self.output)
-
-    def kl_latent(self) -> Tensor:
-        """KL_k, (K, B)."""
-        return normal_kl(self.posterior.mean, self.posterior.std)
-
-    def kl_weights(self) -> Tensor:
-        """KL(Dir(a) || Dir(c)), (B,)."""
-        return dirichlet_kl(self.posterior.concentration, self.weight_concentration_prior)
+        return self.likelihood.log_prob(self.x, self.output)
 
 
-def objective_terms(
-    network: MixtureVAE,
-    x: Tensor,
-    *,
-    objective: str,
-    weight_concentration_prior: float,
-    kl_weight: float,
-    beta: float,
-    precision: str,
-    generator: torch.Generator,
-    dropout_generator: torch.Generator | None = None,
-    share: Share | None = None,
-) -> Tensor:
-    """One Monte Carlo estimate of the objective for the rows x (B, F), all of the minibatch or not.
-
-    The ``ObjectiveTerms`` as one tensor (4,), of which the loss is one product; where the minibatch
-    is shared, what this process adds to each. ``precision`` is that of the networks' matrix
-    products alone; the rest is in float32. With ``beta=0`` dHSIC is not computed, and zero here.
-    """
-    share = share or Share.of_all(len(x))
-    with matrix_products(precision, x.device):
-        posterior = network.encode(x, dropout_generator)
-        z = draw_normal(posterior.mean, posterior.std, generator)  # (K, B, d)
-        output = network.decode(z, dropout_generator)  # (K, B, F)
-    batch = Batch(
-        network, x, posterior, output, weight_concentration_prior, kl_weight, generator, share
-    )
-    of_rows = torch.stack(OBJECTIVES[objective](batch)).sum(1) / share.total
-    dependence = _dependence(z, share) if beta > 0.0 else z.new_zeros(())
-    return torch.cat([of_rows, dependence.unsqueeze(0)])
+# The terms of each row but dHSIC, three of (B,).
+Terms = Callable[["Objective", Forward], tuple[Tensor, Tensor, Tensor]]
 
 
-def _averaged(batch: Batch):
+@dataclass(frozen=True)
+class Objective:
+    """What to minimise, in plain values; ``name`` is one of ``OBJECTIVES``."""
+
+    name: str
+    beta: float
+    kl_weight: float
+    prior: float  # concentration c of the mixing weights
+
+    @property
+    def factors(self) -> ObjectiveTerms:
+        """The weights of the terms in equation 14: -L_MELBO + beta dHSIC."""
+        return ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta)
+
+    def loss(self, terms: ObjectiveTerms) -> float:
+        """Equation 14 of numbers; a step has it as one product of tensors."""
+        return sum(factor * term for factor, term in zip(self.factors, terms, strict=True))
+
+    def terms(self, forward: Forward) -> Tensor:
+        """The ``ObjectiveTerms`` as one tensor (4,), a Monte Carlo estimate.
+
+        Where the minibatch is shared, what this process adds to each. With ``beta=0`` dHSIC is not
+        computed, and zero here.
+        """
+        of_rows = torch.stack(OBJECTIVES[self.name](self, forward)).sum(1)
+        z = forward.z
+        dependence = _dependence(z, forward.minibatch) if self.beta > 0.0 else z.new_zeros(())
+        return torch.cat([of_rows / forward.minibatch.n_rows, dependence.unsqueeze(0)])
+
+
+def _averaged(objective: Objective, forward: Forward):
     """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5."""
-    log_weights = draw_log_dirichlet(batch.posterior.concentration, batch.generator)
-    log_prob = batch.network.likelihood.averaged_log_prob(batch.x, batch.output, log_weights)
-    return -log_prob, batch.kl_latent().mean(0), batch.kl_weights()
+    a = forward.posterior.concentration
+    log_weights = draw_log_dirichlet(a, forward.generator)
+    log_prob = forward.likelihood.averaged_log_prob(forward.x, forward.output, log_weights)
+    return -log_prob, forward.posterior.kl().mean(0), dirichlet_kl(a, objective.prior)
 
 
-def _melbo(batch: Batch):
+def _melbo(objective: Objective, forward: Forward):
     """-sum_k E[w_k] log p(x | y_k) and (1/K) sum_k KL_k: equation 8 as printed."""
-    reconstruction = -(batch.weights * batch.log_prob()).sum(0)
-    return reconstruction, batch.kl_latent().mean(0), batch.kl_weights()
+    posterior = forward.posterior
+    reconstruction = -(posterior.weights * forward.log_prob()).sum(0)
+    kl_mixing = dirichlet_kl(posterior.concentration, objective.prior)
+    return reconstruction, posterior.kl().mean(0), kl_mixing
 
 
-def _elbo(batch: Batch):
+def _elbo(objective: Objective, forward: Forward):
     """-sum_k E[w_k] log p(x | y_k) and sum_k E[w_k] KL_k: a lower bound of log p(x)."""
-    reconstruction = -(batch.weights * batch.log_prob()).sum(0)
-    return reconstruction, (batch.weights * batch.kl_latent()).sum(0), batch.kl_weights()
+    posterior = forward.posterior
+    reconstruction = -(posterior.weights * forward.log_prob()).sum(0)
+    kl_mixing = dirichlet_kl(posterior.concentration, objective.prior)
+    return reconstruction, (posterior.weights * posterior.kl()).sum(0), kl_mixing
 
 
-def _mixture(batch: Batch, foreign: float = 0.0):
+def _mixture(objective: Objective, forward: Forward, kl_elsewhere: float = 0.0):
     """sum_k r_k (KL_k - log p(x | y_k)) and KL(r || E[w]), r being balanced responsibilities.
 
-    ``foreign`` is the share of KL_k that a row pays for codes of components not responsible for it.
+    ``kl_elsewhere`` is the factor of KL_k in a row for which component k is not responsible.
     """
-    log_prob, kl_latent = batch.log_prob(), batch.kl_latent()
+    log_prob, kl = forward.log_prob(), forward.posterior.kl()
     with torch.no_grad():
-        bound = log_prob - batch.kl_weight * kl_latent
-        evidence = batch.share.whole(bound / (_TEMPERATURE * batch.x.shape[-1]))
-        log_r = balanced_log_softmax(evidence)[:, batch.share.rows]
+        bound = (log_prob - objective.kl_weight * kl) / (_TEMPERATURE * forward.x.shape[-1])
+        log_r = balanced_log_softmax(forward.minibatch.gather(bound))[:, forward.minibatch.rows]
         r = log_r.exp()
-    kl_weights = (r * (log_r - batch.weights.log())).sum(0)
-    return -(r * log_prob).sum(0), ((r + foreign * (1.0 - r)) * kl_latent).sum(0), kl_weights
+    kl_mixing = (r * (log_r - forward.posterior.weights.log())).sum(0)
+    return -(r * log_prob).sum(0), ((r + kl_elsewhere * (1.0 - r)) * kl).sum(0), kl_mixing
 
 
-def _clusters(batch: Batch):
-    """The same and sum_k (1 - r_k) KL_k / K: off its rows the code of a component is the prior."""
-    return _mixture(batch, foreign=1.0 / len(batch.output))
+def _clusters(objective: Objective, forward: Forward):
+    """The terms of "mixture" and sum_k (1 - r_k) KL_k / K: elsewhere a code is the prior."""
+    return _mixture(objective, forward, kl_elsewhere=1.0 / len(forward.z))
 
 
-def balanced_log_softmax(evidence: Tensor) -> Tensor:
-    """log softmax_k(evidence + c_k) with c such that all K have about the same share: (K, B).
+def balanced_log_softmax(logits: Tensor) -> Tensor:
+    """log softmax_k(logits + c_k) with c such that all K have about as many rows: (K, B).
 
     The entropic optimal transport of rows to components, by Sinkhorn's iterations (Cuturi 2013).
     """
-    log_r = evidence.log_softmax(0)
+    log_r = logits.log_softmax(0)
     for _ in range(_TRANSPORT_ITERATIONS):
         log_r = (log_r - log_r.logsumexp(1, keepdim=True)).log_softmax(0)
     return log_r
 
 
-OBJECTIVES = {
-    "averaged": _averaged,
+OBJECTIVES: dict[str, Terms] = {
     "melbo": _melbo,
+    "averaged": _averaged,
     "elbo": _elbo,
     "mixture": _mixture,
     "clusters": _clusters,
 }
 
 
-def _dependence(z: Tensor, share: Share) -> Tensor:
+def _dependence(z: Tensor, minibatch: Minibatch) -> Tensor:
     """dHSIC of the codes z (K, B, d); 0 for one component and for fewer than 2 K rows.
 
-    Of more than 512 rows, that of every second, or third, and so on. Each process has its own
-    rows of the Gram matrices, and an equal part of what they make.
+    With more than 512 rows, every second or third and so on is taken. Each process has its own rows
+    of the Gram matrices, and an equal part of the value.
     """
     k = len(z)
-    if k == 1 or share.total < 2 * k:
+    if k == 1 or minibatch.n_rows < 2 * k:
         return z.new_zeros(())
-    stride = math.ceil(share.total / _GRAM_ROWS)
-    z, share = z[:, -share.start % stride :: stride], share.every(stride)
-    return share.equal_part(dhsic(share.whole(z), share.rows, share.whole))
+    stride = math.ceil(minibatch.n_rows / _GRAM_ROWS)
+    z, minibatch = z[:, -minibatch.start % stride :: stride], minibatch.every(stride)
+    value = dhsic(minibatch.gather(z), minibatch.rows, minibatch.gather)
+    return minibatch.equal_part(value)
 
 
 def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:

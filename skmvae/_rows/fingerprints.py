@@ -26,7 +26,7 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
         hashes ^= hashes >> np.uint64(32)
         hashes *= np.uint64(0x9E3779B97F4A7C15)
         total += (hashes ^ (hashes >> np.uint64(29))).sum(axis=0)
-    return tuple(np.sum(group.gather(total), axis=0).tolist())
+    return tuple(np.sum(group.all_gather(total), axis=0).tolist())
 
 
 def fingerprint(X) -> str:

@@ -25,7 +25,7 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one row: exact for constant columns, accurate at any offset.
-        origin = group.first(dense(X[:1])[0].astype(np.float64))
+        origin = group.broadcast(dense(X[:1])[0].astype(np.float64))
         own_mean = sum((block - origin).sum(axis=0) for block in dense_blocks(X)) / X.shape[0]
         mean = origin + group.mean(own_mean, X.shape[0])
         own_variances = (
@@ -47,6 +47,6 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
 
 def is_constant(X, group: Group = ALONE) -> bool:
     """Whether all rows, of all ranks, are the same."""
-    first = group.first(dense(X[:1]))
+    first = group.broadcast(dense(X[:1]))
     differs = any((block != first).any() for block in dense_blocks(X))
-    return not any(group.gather(differs))
+    return not any(group.all_gather(differs))

@@ -6,35 +6,35 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from networks import data, generator, settings, small_network
+from networks import data, generator, objective, settings, small_network, terms_of
 
 from skmvae._distributed.group import ALONE
-from skmvae._fit import epoch
+from skmvae._fit import step as step_module
 from skmvae._fit.batches import ResidentBatches
-from skmvae._fit.epoch import (
-    _BATCHES_BETWEEN_CLEARING,
+from skmvae._fit.schedules import SCHEDULES
+from skmvae._fit.step import (
+    _STEPS_BETWEEN_CLEARING,
     Trainer,
     _clear_vanished_moments,
     _TermsLog,
 )
-from skmvae._fit.schedules import SCHEDULES
-from skmvae._model.objective import OBJECTIVES, ObjectiveTerms, objective_terms
+from skmvae._model.objective import OBJECTIVES, ObjectiveTerms
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_step_never_reads_a_value(objective, likelihood, precision):
+def test_a_step_never_reads_a_value(name, likelihood, precision):
     """Reading one makes a GPU finish its queue, and cannot be captured in a graph."""
     rows = data(160)
-    chosen = settings(objective=objective, precision=precision)
+    chosen = settings(objective=objective(name), precision=precision)
     trainer = Trainer(small_network(likelihood=likelihood), rows, chosen, n_training=160, seed=0)
-    trainer._batches = ResidentBatches(rows, 16)  # those of a GPU
+    trainer._batches = ResidentBatches(rows)  # those of a GPU
     trainer._optimizer.step = lambda: None  # Adam on a CPU, unlike on a GPU, reads its step counts
     trainer._own_generator = trainer._generator  # of an epoch
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for share in trainer._minibatches(np.arange(160)):
-            trainer._step(share)
+        for x, minibatch in trainer._minibatches(np.arange(160)):
+            trainer._step(x, minibatch)
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["aten::baddbmm"] > 10
     for name in ("item", "_local_scalar_dense", "is_nonzero", "nonzero"):
@@ -47,8 +47,8 @@ def test_a_step_never_reads_a_value(objective, likelihood, precision):
 def test_an_epoch_is_the_plain_loop(schedule, beta1, beta2):
     """Adam written out, on the terms of each batch in turn."""
     rows, order = data(40), np.random.default_rng(5).permutation(40)
-    chosen = settings(beta=2.0, max_iter=3, learning_rate_schedule=schedule)
-    share = SCHEDULES[schedule].share
+    chosen = settings(objective=objective(beta=2.0), max_iter=3, schedule=SCHEDULES[schedule])
+    factor = SCHEDULES[schedule].factor
     network, oracle = small_network(), small_network()
     terms = Trainer(network, rows, chosen, n_training=40, seed=5).run_epoch(np.arange(40), "")
     draws = generator(5)
@@ -56,25 +56,15 @@ def test_an_epoch_is_the_plain_loop(schedule, beta1, beta2):
     totals = torch.zeros(4, dtype=torch.float64)
     for step, start in enumerate(range(0, 40, 16), start=1):
         x = rows[order[start : start + 16]]
-        batch = objective_terms(
-            oracle,
-            x,
-            objective="melbo",
-            weight_concentration_prior=1 / 3,
-            kl_weight=1.0,
-            beta=2.0,
-            precision="float32",
-            generator=draws,
-        )
-        totals += len(x) / 40 * batch.detach().double()
-        batch = ObjectiveTerms(*batch)
-        loss = batch.reconstruction + batch.kl_latent + batch.kl_weights + 2.0 * batch.dhsic
+        batch = terms_of(oracle, x, chosen.objective, draws)
+        totals += len(x) / 40 * torch.stack(batch).detach().double()
+        loss = batch.reconstruction + batch.kl_latent + batch.kl_mixing + 2.0 * batch.dhsic
         gradients = torch.autograd.grad(loss, list(oracle.parameters()))
         with torch.no_grad():
             named = zip(oracle.named_parameters(), gradients, moments, strict=True)
             for (name, parameter), gradient, (first, second) in named:
                 rate = 1e-2 if name == "likelihood.raw_variance" else 1e-3
-                rate *= share((step - 0.5) / 9)
+                rate *= factor((step - 0.5) / 9)
                 first.mul_(beta1).add_((1 - beta1) * gradient)
                 second.mul_(beta2).add_((1 - beta2) * gradient**2)
                 scale = (second / (1 - beta2**step)).sqrt() + 1e-8
@@ -112,7 +102,7 @@ def test_moments_without_a_gradient_do_not_become_denormal(clear):
     for step in range(5000):
         weight.grad = torch.tensor([float(step == 0), 1.0])
         optimizer.step()
-        if clear and step % _BATCHES_BETWEEN_CLEARING == 0:
+        if clear and step % _STEPS_BETWEEN_CLEARING == 0:
             _clear_vanished_moments(optimizer)
     for name in ("exp_avg", "exp_avg_sq"):
         idle, busy = optimizer.state[weight][name].tolist()
@@ -125,8 +115,8 @@ def test_moments_without_a_gradient_do_not_become_denormal(clear):
 
 def test_every_epoch_clears_vanished_moments(monkeypatch):
     calls = []
-    monkeypatch.setattr(epoch, "_clear_vanished_moments", calls.append)
-    monkeypatch.setattr(epoch, "_BATCHES_BETWEEN_CLEARING", 4)
+    monkeypatch.setattr(step_module, "_clear_vanished_moments", calls.append)
+    monkeypatch.setattr(step_module, "_STEPS_BETWEEN_CLEARING", 4)
     trainer = Trainer(small_network(), data(10 * 16), settings(), n_training=10 * 16, seed=0)
     for _ in range(2):
         trainer.run_epoch(np.arange(160), "")
@@ -160,10 +150,10 @@ def test_the_log_weights_batches_by_their_rows_and_starts_anew():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_step_has_its_learning_rate(schedule):
     """That at its middle, of all steps of the fit; ten times as much for the noise variance."""
-    chosen = settings(max_iter=2, learning_rate=0.02, learning_rate_schedule=schedule)
+    chosen = settings(max_iter=2, learning_rate=0.02, schedule=SCHEDULES[schedule])
     trainer = Trainer(small_network(), data(60), chosen, n_training=40, seed=0)
-    share = SCHEDULES[schedule].share
-    expected = [0.02 * share((step + 0.5) / 6) for step in range(6)]
+    factor = SCHEDULES[schedule].factor
+    expected = [0.02 * factor((step + 0.5) / 6) for step in range(6)]
     used = []
     step = trainer._optimizer.step
     trainer._optimizer.step = lambda: (
@@ -177,7 +167,7 @@ def test_every_step_has_its_learning_rate(schedule):
 
 
 def test_a_single_step_trains():
-    chosen = settings(max_iter=1, batch_size=40, learning_rate_schedule="trapezoid")
+    chosen = settings(max_iter=1, batch_size=40, schedule=SCHEDULES["trapezoid"])
     network = small_network()
     before = network.encoder.layers[0].weight.detach().clone()
     Trainer(network, data(40), chosen, n_training=40, seed=0).run_epoch(np.arange(40), "")
@@ -186,7 +176,7 @@ def test_a_single_step_trains():
 
 def test_a_learning_rate_on_the_device_is_the_same():
     """A captured graph reads it from a tensor, which the host fills before each replay."""
-    chosen = settings(learning_rate=0.02, learning_rate_schedule="trapezoid")
+    chosen = settings(learning_rate=0.02, schedule=SCHEDULES["trapezoid"])
     networks = small_network(), small_network()
     for network, on_device in zip(networks, (False, True), strict=True):
         trainer = Trainer(network, data(40), chosen, n_training=40, seed=0)

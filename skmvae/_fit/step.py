@@ -1,4 +1,4 @@
-"""One pass over the rows: the training step, the optimizer and the log of what they gave."""
+"""One pass over the rows: the training step, the optimizer and the log of the terms."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import torch
 from torch import Tensor
 
 from .._distributed.group import ALONE, Group
-from .._distributed.slices import Share, shares
+from .._distributed.slices import slices
+from .._model.minibatch import Minibatch
 from .._model.network import MixtureVAE
-from .._model.objective import ObjectiveTerms, objective_terms
+from .._model.objective import Forward, Objective, ObjectiveTerms
 from .._rows.scaled import ScaledRows
-from .._runtime import make_generator, no_gradients
+from .._runtime import make_generator, matrix_products, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
 from .batches import batches_of
 from .graphs import GraphedStep
-from .schedules import SCHEDULES
+from .schedules import Schedule
 
 # The noise variance is one scalar that has to follow the reconstruction error down by orders of
-# magnitude; at the pace of the weights it lags behind for most of a short fit.
+# magnitude; at the pace of the other parameters it lags behind for most of a short fit.
 _VARIANCE_LEARNING_RATE_FACTOR = 10.0
 
-# Momentum of 1e-15 takes 300 batches without a gradient to become denormal with a beta of 0.85, a
-# second moment of 1e-30 takes 900 with 0.98.
-_BATCHES_BETWEEN_CLEARING = 256
+# A first moment of 1e-15 takes 300 steps without a gradient to become denormal with a beta of 0.85,
+# a second moment of 1e-30 takes 900 with 0.98.
+_STEPS_BETWEEN_CLEARING = 256
 
-_LOOK_AT_OWN_ROWS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+_SEE_OWN_ROWS_ALONE = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 class DivergenceError(ValueError):
@@ -44,33 +45,18 @@ class DivergenceError(ValueError):
 class TrainingSettings:
     """How to train; the names are those of the estimator's parameters."""
 
-    objective: str
-    beta: float
-    kl_weight: float
-    weight_concentration_prior: float
+    objective: Objective
     precision: str
     max_iter: int
     batch_size: int
     learning_rate: float
-    learning_rate_schedule: str
-    n_iter_no_change: int
-    tol: float
-    verbose: int
-
-    def loss(self, terms: ObjectiveTerms) -> float:
-        """Equation 14."""
-        return terms.loss(kl_weight=self.kl_weight, beta=self.beta)
-
-    def loss_weights(self, device: torch.device) -> Tensor:
-        """The factors of the terms in equation 14, (4,)."""
-        weights = ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta)
-        return torch.tensor(weights, dtype=torch.float32, device=device)
+    schedule: Schedule
 
 
 class Trainer:
     """Trains a network on rows, epoch by epoch.
 
-    In a ``group`` each rank has rows of its own and, after every step, the same weights.
+    In a ``group`` each rank has rows of its own and, after every step, the same parameters.
     """
 
     def __init__(
@@ -83,17 +69,19 @@ class Trainer:
         seed: int,
         group: Group = ALONE,
     ) -> None:
-        self._network = network
+        self.network = network
         self._settings = settings
         self._seed = seed
         self._group = group
-        _join(network, group)
+        _share_statistics(network, group)
         self._generator = make_generator(seed, rows.device)
         self._shuffler = np.random.default_rng(seed)
-        self._loss_weights = settings.loss_weights(rows.device)
+        # Factors of the terms on the device: the loss is one product there, in place of five sums.
+        self._factors = torch.tensor(
+            settings.objective.factors, dtype=torch.float32, device=rows.device
+        )
         self._optimizer = _make_optimizer(network, settings, rows.device)
-        self._share = SCHEDULES[settings.learning_rate_schedule].share
-        n_rows, n_training = np.sum(group.gather((len(rows), n_training)), axis=0).tolist()
+        n_rows, n_training = np.sum(group.all_gather((len(rows), n_training)), axis=0).tolist()
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
@@ -101,64 +89,102 @@ class Trainer:
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
         self._graphed = (
             GraphedStep(self._optimizer.zero_grad, self._generator)
-            # A graph of a step has one place in the minibatch, and would have to hold what ranks
-            # say to each other, be there one of them.
+            # A graph cannot hold what ranks say to each other, be there one of them.
             if rows.device.type == "cuda" and group is ALONE
             else None
         )
 
     def run_epoch(self, training: np.ndarray, where: str) -> ObjectiveTerms:
-        """Train on these rows in a new order; the terms of the loss, means over them."""
+        """Train on these rows in a new order; return the terms of the loss, means over them."""
         order = self._group.own_shuffler(self._shuffler).permutation(training)
         self._own_generator = self._group.own_generator(self._generator)
-        self._network.train()
+        self.network.train()
         self._log.clear()
         self._learning_rates.clear()
         sizes = []
-        for share in self._minibatches(order):
-            self._run_step(share)
-            sizes.append(share.total)
-            if len(sizes) % _BATCHES_BETWEEN_CLEARING == 0:
+        for x, minibatch in self._minibatches(order):
+            self._run_step(x, minibatch)
+            sizes.append(minibatch.n_rows)
+            if len(sizes) % _STEPS_BETWEEN_CLEARING == 0:
                 _clear_vanished_moments(self._optimizer)
         _clear_vanished_moments(self._optimizer)
         return self._log.means(sizes, where)
 
-    @property
-    def learning_rate(self) -> float:
-        """Mean over the steps of the last epoch."""
-        return math.fsum(self._learning_rates) / len(self._learning_rates)
-
     @no_gradients()
     def evaluate(self, held_out: np.ndarray, where: str) -> ObjectiveTerms:
-        """The terms on held-out rows, with the same draws in every epoch and no dropout."""
-        self._network.eval()
+        """Return the terms on held-out rows, with the same draws every time and no dropout."""
+        self.network.eval()
         self._log.clear()
         generator = make_generator(self._seed, self._generator.device)
         generator = self._group.own_generator(generator)
         sizes = []
-        for share in self._minibatches(held_out):
-            self._log.add(self._terms(share, generator))
-            sizes.append(share.total)
+        for x, minibatch in self._minibatches(held_out):
+            self._log.add(self._terms(x, minibatch, generator))
+            sizes.append(minibatch.n_rows)
         return self._log.means(sizes, where)
 
+    def _minibatches(self, indices: np.ndarray) -> Iterator[tuple[Tensor, Minibatch]]:
+        """This process's rows of each minibatch, and which those are."""
+        parts = slices(self._group, len(indices), self._settings.batch_size)
+        rows = self._batches.over(indices, [minibatch.size for minibatch in parts])
+        return zip(rows, parts, strict=True)
+
+    def _run_step(self, x: Tensor, minibatch: Minibatch) -> None:
+        self._set_learning_rate()
+        if self._graphed is None:
+            self._step(x, minibatch)
+        else:
+            self._graphed(self._step, x, minibatch)
+
+    def _step(self, x: Tensor, minibatch: Minibatch) -> None:
+        """Take one gradient step. Nothing here reads a value: a GPU would have to wait."""
+        terms = self._terms(x, minibatch, self._own_generator, self._own_generator)
+        loss = terms @ self._factors  # equation 14
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._group.all_reduce_gradients(self.network.parameters())
+        self._optimizer.step()
+        self._log.add(terms)
+
+    def _terms(
+        self,
+        x: Tensor,
+        minibatch: Minibatch,
+        generator: torch.Generator,
+        dropout_generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The terms of the objective, (4,). Only the networks' products have the precision."""
+        with matrix_products(self._settings.precision, x.device):
+            posterior = self.network.encode(x, dropout_generator)
+            z = posterior.draw(generator)
+            output = self.network.decode(z, dropout_generator)
+        likelihood = self.network.likelihood
+        forward = Forward(likelihood, x, posterior, z, output, minibatch, generator)
+        return self._settings.objective.terms(forward)
+
+    @property
+    def learning_rate(self) -> float:
+        """The mean over the steps of the last epoch."""
+        return math.fsum(self._learning_rates) / len(self._learning_rates)
+
     def state(self) -> TrainingState:
-        """What the next epoch follows from; on a CPU in the trainer's own memory, uncopied."""
+        """Return what the next epoch follows from; on a CPU in the trainer's own memory."""
         state = TrainingState(
             {"generator": self._generator.get_state().numpy()},
             {"steps": self._step_number, "shuffler": self._shuffler.bit_generator.state},
         )
-        state = state.with_part("weights", to_arrays(self._network.state_dict()))
+        state = state.with_part("weights", to_arrays(self.network.state_dict()))
         for kind in MOMENTS:
             moments = {
                 name: self._optimizer.state[parameter][kind]
-                for name, parameter in self._network.named_parameters()
+                for name, parameter in self.network.named_parameters()
             }
             state = state.with_part(kind, to_arrays(moments))
         return state
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from there; with fresh moments and generators where it has weights alone."""
-        self._network.load_state_dict(to_tensors(state.part("weights")))
+        """Go on from a state; with fresh moments and generators if it has parameters alone."""
+        self.network.load_state_dict(to_tensors(state.part("weights")))
         if "steps" not in state.values:
             return
         self._step_number = state.values["steps"]
@@ -168,7 +194,7 @@ class Trainer:
         if generator.shape == self._generator.get_state().shape:
             self._generator.set_state(generator)
         parts = {kind: to_tensors(state.part(kind)) for kind in MOMENTS}
-        for name, parameter in self._network.named_parameters():
+        for name, parameter in self.network.named_parameters():
             device = parameter.device
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(self._step_number, dtype=torch.float32, device=device),
@@ -176,65 +202,30 @@ class Trainer:
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
 
-    def _minibatches(self, indices: np.ndarray) -> Iterator[Share]:
-        """Of these rows and, in a group, those of the others: each when it can be read."""
-        parts = shares(self._group, len(indices), self._settings.batch_size)
-        batches = self._batches.over(indices, [share.size for share in parts])
-        for share, _ in zip(parts, batches, strict=True):
-            yield share
-
-    def _run_step(self, share: Share) -> None:
-        self._set_learning_rate()
-        if self._graphed is None:
-            self._step(share)
-        else:
-            self._graphed(self._step, share)
-
     def _set_learning_rate(self) -> None:
-        """To the share at the middle of the step that comes: more than zero even for a lone one."""
-        share = self._share((self._step_number + 0.5) / self._n_steps)
+        """Set it for the middle of the next step: more than zero even for a lone one."""
+        factor = self._settings.schedule.factor((self._step_number + 0.5) / self._n_steps)
         for group in self._optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(share * group["peak"])  # where a captured graph reads it
+                group["lr"].fill_(factor * group["peak"])  # where a captured graph reads it
             else:
-                group["lr"] = share * group["peak"]
-        self._learning_rates.append(share * self._settings.learning_rate)
+                group["lr"] = factor * group["peak"]
+        self._learning_rates.append(factor * self._settings.learning_rate)
         self._step_number += 1
 
-    def _step(self, share: Share) -> None:
-        """One gradient step on the next rows. Reads no value: a GPU would have to wait."""
-        terms = self._terms(share, self._own_generator, dropout_generator=self._own_generator)
-        self._optimizer.zero_grad()
-        torch.dot(terms, self._loss_weights).backward()
-        self._group.add_gradients(self._network.parameters())
-        self._optimizer.step()
-        self._log.add(terms)
 
-    def _terms(self, share: Share, generator, dropout_generator=None) -> Tensor:
-        return objective_terms(
-            self._network,
-            self._batches.read(share.size),
-            objective=self._settings.objective,
-            weight_concentration_prior=self._settings.weight_concentration_prior,
-            kl_weight=self._settings.kl_weight,
-            beta=self._settings.beta,
-            precision=self._settings.precision,
-            generator=generator,
-            dropout_generator=dropout_generator,
-            share=share,
-        )
-
-
-def _join(network: MixtureVAE, group: Group) -> None:
-    """Let the layers that look at the whole minibatch know with whom it is shared."""
+def _share_statistics(network: MixtureVAE, group: Group) -> None:
+    """Let the layers that normalise over a minibatch sum over all of its slices."""
+    if group.world_size == 1:
+        return
     for name, module in network.named_modules():
-        if isinstance(getattr(module, "group", None), Group):
-            module.group = group
-        elif group.size > 1 and isinstance(module, _LOOK_AT_OWN_ROWS):
+        if hasattr(module, "all_reduce"):
+            module.all_reduce = group.all_reduce
+        elif isinstance(module, _SEE_OWN_ROWS_ALONE):
             raise ValueError(
                 f"{name} of the architecture is a {type(module).__name__}, which would normalise "
-                "each rank's rows by themselves. Normalise as ComponentBatchNorm does, over the "
-                "group that the fit sets."
+                "each rank's rows by themselves. Give it an attribute all_reduce, which the fit "
+                "sets, and sum over the minibatch with it, as ComponentBatchNorm does."
             )
 
 
@@ -253,8 +244,7 @@ def _make_optimizer(
         group["lr"] = group["peak"]
         if on_gpu:
             group["lr"] = torch.tensor(group["peak"], dtype=torch.float32, device=device)
-    betas = SCHEDULES[settings.learning_rate_schedule].betas
-    return torch.optim.Adam(groups, betas=betas, fused=True, capturable=on_gpu)
+    return torch.optim.Adam(groups, betas=settings.schedule.betas, fused=True, capturable=on_gpu)
 
 
 def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
@@ -271,7 +261,7 @@ def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 class _TermsLog:
-    """The terms of every batch of an epoch on the device, read once: no synchronisation between."""
+    """The terms of every minibatch of an epoch on the device, read once at its end."""
 
     def __init__(self, n_batches: int, device: torch.device, group: Group) -> None:
         self._group = group
@@ -288,16 +278,16 @@ class _TermsLog:
         self._batch += 1
 
     def means(self, batch_sizes: list[int], where: str) -> ObjectiveTerms:
-        """Means over all rows, as floats; DivergenceError if a term was ever not finite."""
-        values = self._group.add(self._values[: len(batch_sizes)]).cpu().double().numpy()
+        """Return means over all rows; DivergenceError if a term was ever not finite."""
+        values = self._group.all_reduce(self._values[: len(batch_sizes)]).cpu().double().numpy()
         failed = ~np.isfinite(values)
         if failed.any():
-            # Once the weights are NaN every term is: the first one to fail is the one to name.
+            # Once the parameters are NaN every term is: the first one to fail is the one to name.
             batch = int(failed.any(axis=1).argmax())
             terms = ", ".join(np.array(ObjectiveTerms._fields)[failed[batch]])
             raise DivergenceError(
                 f"Training diverged: {terms} became non-finite in {where}, batch {batch + 1}. "
-                "Lower learning_rate or beta, or look for outliers in X "
+                "Lower learning_rate, or beta if it is large, or look for outliers in X "
                 "(sklearn.preprocessing.StandardScaler or RobustScaler)."
             )
         return ObjectiveTerms(*np.average(values, axis=0, weights=batch_sizes).tolist())

@@ -6,14 +6,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from networks import settings, small_network
+from networks import objective, settings, small_network
 from processes import minibatches, values
 
 from skmvae._distributed.group import Group, ranks
-from skmvae._distributed.slices import Share
-from skmvae._fit.epoch import Trainer
+from skmvae._fit.step import Trainer
+from skmvae._model import network as network_module
 from skmvae._model import objective as objective_module
 from skmvae._model.distributions import draw_log_dirichlet, draw_normal
+from skmvae._model.minibatch import Minibatch
 from skmvae._model.network import MixtureVAE
 from skmvae._model.objective import OBJECTIVES
 from skmvae._rows.scaled import ScaledRows
@@ -48,10 +49,10 @@ def rows(kind):
     return 1 / (1 + np.exp(-X)) if kind == "bernoulli" else X
 
 
-def trained(kind, objective, X, group, trainer_class=Trainer, n_epochs=2):
+def trained(kind, name, X, group, trainer_class=Trainer, n_epochs=2):
     """Terms of each epoch and of an evaluation, gradients of the last step, and the state."""
     network = make_network(kind)
-    chosen = settings(objective=objective, beta=5.0, batch_size=BATCH_SIZE, max_iter=n_epochs)
+    chosen = settings(objective=objective(name, beta=5.0), batch_size=BATCH_SIZE, max_iter=n_epochs)
     trainer = trainer_class(
         network,
         ScaledRows(X, 0.0, 1.0, torch.device("cpu")),
@@ -69,10 +70,10 @@ def trained(kind, objective, X, group, trainer_class=Trainer, n_epochs=2):
     return np.array(terms), gradients, state
 
 
-def of_rank(say, rank, kind, objective, sizes):
+def of_rank(say, rank, kind, name, sizes):
     start = sum(sizes[:rank])
     with ranks(60) as group:
-        return trained(kind, objective, rows(kind)[start : start + sizes[rank]], group)
+        return trained(kind, name, rows(kind)[start : start + sizes[rank]], group)
 
 
 class Union(Group):
@@ -117,11 +118,11 @@ class UnionTrainer(Trainer):
 
     def _minibatches(self, indices):
         steps = minibatches(self._group._sizes, BATCH_SIZE).T
-        for sizes, _ in zip(steps, self._batches.over(indices, steps.sum(1)), strict=True):
+        for sizes, x in zip(steps, self._batches.over(indices, steps.sum(1)), strict=True):
             self._sizes = sizes.tolist()
-            yield Share.of_all(sum(self._sizes))
+            yield x, Minibatch.whole(sum(self._sizes))
 
-    def _terms(self, share, generator, dropout_generator=None):
+    def _terms(self, x, minibatch, generator, dropout_generator=None):
         def of_each(draw, dim):
             def draw_all(*tensors_and_generators):
                 *tensors, generators = tensors_and_generators
@@ -131,16 +132,16 @@ class UnionTrainer(Trainer):
             return draw_all
 
         with (
-            mock.patch.object(objective_module, "draw_normal", of_each(draw_normal, 1)),
+            mock.patch.object(network_module, "draw_normal", of_each(draw_normal, 1)),
             mock.patch.object(
                 objective_module, "draw_log_dirichlet", of_each(draw_log_dirichlet, 0)
             ),
         ):
-            return super()._terms(share, generator, dropout_generator)
+            return super()._terms(x, minibatch, generator, dropout_generator)
 
 
 @pytest.mark.parametrize(
-    ("kind", "objective", "size"),
+    ("kind", "name", "size"),
     [
         *(("gaussian", name, 3) for name in OBJECTIVES),
         ("gaussian", "melbo", 1),
@@ -151,10 +152,10 @@ class UnionTrainer(Trainer):
         ("conv", "melbo", 3),
     ],
 )
-def test_a_step_is_that_of_one_process(kind, objective, size, tmp_path):
+def test_a_step_is_that_of_one_process(kind, name, size, tmp_path):
     sizes = SHARDS[size]
-    found = values(of_rank, size, tmp_path, kind, objective, sizes)
-    terms, gradients, state = trained(kind, objective, rows(kind), Union(sizes), UnionTrainer)
+    found = values(of_rank, size, tmp_path, kind, name, sizes)
+    terms, gradients, state = trained(kind, name, rows(kind), Union(sizes), UnionTrainer)
     # A bias before a batch normalisation has no gradient, and Adam makes steps of rounding.
     drifts = kind == "conv"
     largest = max(abs(gradient).max() for gradient in gradients.values())
