@@ -1,46 +1,45 @@
-"""What ``speed.py`` compares: ``run(n)`` takes n training steps and gives the seconds of each."""
+"""The versions that ``speed.py`` compares: ``run(n)`` takes n training steps and times each."""
 
+import itertools
 import logging
 import time
 
 import numpy as np
+import obvious
 import torch
-from obvious import ObviousMVAE
+from machine import seconds_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skmvae._fit import epoch
-from skmvae._machine.group import ALONE
-from skmvae._machine.rows import ScaledRows
-from skmvae._machine.runtime import keep_freed_memory, make_generator
+from skmvae._distributed.group import ALONE
+from skmvae._fit import step as fit_step
+from skmvae._fit.schedules import SCHEDULES
+from skmvae._model.objective import Objective
+from skmvae._process import keep_freed_memory
+from skmvae._rows.scaled import ScaledRows
+from skmvae._runtime import make_generator, resolve_precision
 from skmvae._state import NetworkState, new_network
 from skmvae.architectures import MLP
 
 HIDDEN = 500
 
 
+def default_precision(device):
+    """What ``precision="auto"`` means on the device."""
+    return resolve_precision("auto", torch.device(device))
+
+
 class Stepwise:
-    """Times ``step()``; on a GPU, whose queue runs ahead, the mean of all steps of a run."""
+    """``run(n)`` for a class with a method ``step()``."""
 
     device = "cpu"
 
     def run(self, n_steps):
-        if self.device != "cpu":
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(n_steps):
-                self.step()
-            torch.cuda.synchronize()
-            return [(time.perf_counter() - start) / n_steps] * n_steps
-        times = [time.perf_counter()]
-        for _ in range(n_steps):
-            self.step()
-            times.append(time.perf_counter())
-        return np.diff(times).tolist()
+        return seconds_of(self.step, n_steps, self.device)
 
 
 class Ours(Stepwise):
-    """The steps of ``MVAETransformer.fit``, as its training loop makes them."""
+    """The training steps of ``MVAETransformer.fit``."""
 
     def __init__(
         self,
@@ -52,7 +51,9 @@ class Ours(Stepwise):
         precision,
         device,
         hidden=HIDDEN,
+        likelihood="bernoulli",
         objective="melbo",
+        beta=1.0,
         group=ALONE,
     ):
         self.device = device
@@ -62,48 +63,41 @@ class Ours(Stepwise):
             n_features=X.shape[1],
             latent_dim=latent_dim,
             k=k,
-            likelihood="bernoulli",
+            likelihood=likelihood,
             weight_concentration_prior=1 / k,
             mean=np.zeros(X.shape[1]),
             scale=1.0,
             arrays={},
         )
-        settings = epoch.TrainingSettings(
-            objective=objective,
-            beta=1.0,
-            kl_weight=1.0,
-            weight_concentration_prior=1 / k,
+        settings = fit_step.TrainingSettings(
+            objective=Objective(objective, beta=beta, kl_weight=1.0, prior=1 / k),
             precision=precision,
             max_iter=1,
             batch_size=batch_size,
             learning_rate=1e-3,
-            learning_rate_schedule="constant",
-            n_iter_no_change=1,
-            tol=0.0,
-            verbose=0,
+            schedule=SCHEDULES["constant"],
         )
         keep_freed_memory()
         network = new_network(state, make_generator(0, device), device)
         rows = ScaledRows(X, state.mean, state.scale, device)
-        self.network = network
-        self._trainer = epoch.Trainer(
+        self.trainer = fit_step.Trainer(
             network, rows, settings, n_training=len(X), seed=0, group=group
         )
-        self._shares = self._endless_shares(len(X))
+        self.minibatches = self._endless_minibatches(len(X))
 
-    def _endless_shares(self, n_rows):
+    def _endless_minibatches(self, n_rows):
         shuffler = np.random.default_rng(0)
         while True:
-            self._trainer._log.clear()
-            self._trainer._own_generator = self._trainer._generator
+            self.trainer._log.clear()
+            self.trainer._own_generator = self.trainer._generator
             order = shuffler.permutation(n_rows)
-            for n, share in enumerate(self._trainer._minibatches(order), start=1):
-                yield share
-                if n % epoch._BATCHES_BETWEEN_CLEARING == 0:
-                    epoch._clear_vanished_moments(self._trainer._optimizer)
+            for n, minibatch in enumerate(self.trainer._minibatches(order), start=1):
+                yield minibatch
+                if n % fit_step._STEPS_BETWEEN_CLEARING == 0:
+                    fit_step._clear_vanished_moments(self.trainer._optimizer)
 
     def step(self):
-        self._trainer._run_step(next(self._shares))
+        self.trainer._run_step(*next(self.minibatches))
 
 
 class Obvious(Stepwise):
@@ -111,25 +105,25 @@ class Obvious(Stepwise):
 
     def __init__(self, X, *, k, latent_dim, batch_size, device):
         self.device = device
-        self.model = ObviousMVAE(X.shape[1], latent_dim, k, HIDDEN).to(device)
+        self.model = obvious.ObviousMVAE(X.shape[1], latent_dim, k, HIDDEN).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.loader = DataLoader(
-            TensorDataset(torch.from_numpy(X)), batch_size=batch_size, shuffle=True
-        )
-        self.batches = iter(self.loader)
+        loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=batch_size, shuffle=True)
+        self.batches = endless(loader)
         self.total = 0.0
 
     def step(self):
-        try:
-            (x,) = next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            (x,) = next(self.batches)
+        (x,) = next(self.batches)
         loss = self.model.loss(x.to(self.device))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.total += loss.item()
+
+
+def endless(loader):
+    """The minibatches of one epoch after another."""
+    while True:
+        yield from loader
 
 
 class Pythae:
@@ -164,52 +158,44 @@ class Pythae:
         )
         self._trainer.set_optimizer()
         self._trainer.callback_handler = CallbackHandler([Clock()], self._trainer.model)
-        self._loader = self._trainer.train_loader
-        self._batches = iter(self._loader)
+        self._dataset = self._trainer.train_loader.dataset
+        self._batches = endless(self._trainer.train_loader)
 
     def run(self, n_steps):
-        """One call of the trainer on as many batches, which it takes for an epoch."""
-        self._trainer.train_loader = _Part(self, n_steps)
+        """One call of the trainer, whose epoch is the next ``n_steps`` minibatches."""
+        self._trainer.train_loader = _Part(self._dataset, self._batches, n_steps)
         start = time.perf_counter()
         self._ends.clear()
         self._trainer.train_step(epoch=1)
         return np.diff([start, *self._ends]).tolist()
 
-    def next_batch(self):
-        try:
-            return next(self._batches)
-        except StopIteration:
-            self._batches = iter(self._loader)
-            return next(self._batches)
-
 
 class _Part:
-    """The next batches of a loader, in the guise of a loader."""
+    """The next minibatches of a loader, as a loader that pythae accepts."""
 
-    def __init__(self, contender, n_batches):
-        self._contender = contender
+    def __init__(self, dataset, batches, n_batches):
+        self.dataset = dataset
+        self._batches = batches
         self._n_batches = n_batches
-        self.dataset = contender._loader.dataset
 
     def __len__(self):
         return self._n_batches
 
     def __iter__(self):
-        return (self._contender.next_batch() for _ in range(self._n_batches))
+        return itertools.islice(self._batches, self._n_batches)
 
 
 def _pythae_networks(n_features, latent_dim):
+    """The layers of the obvious version, as an encoder and a decoder of pythae."""
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    layers = obvious.VAE(n_features, latent_dim, HIDDEN)
 
     class Encoder(BaseEncoder):
         def __init__(self):
             super().__init__()
-            self.hidden = nn.Sequential(
-                nn.Linear(n_features, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
-            )
-            self.mean = nn.Linear(HIDDEN, latent_dim)
-            self.log_var = nn.Linear(HIDDEN, latent_dim)
+            self.hidden, self.mean, self.log_var = layers.encoder, layers.mean, layers.std
 
         def forward(self, x):
             h = self.hidden(x)
@@ -218,14 +204,7 @@ def _pythae_networks(n_features, latent_dim):
     class Decoder(BaseDecoder):
         def __init__(self):
             super().__init__()
-            self.layers = nn.Sequential(
-                nn.Linear(latent_dim, HIDDEN),
-                nn.ReLU(),
-                nn.Linear(HIDDEN, HIDDEN),
-                nn.ReLU(),
-                nn.Linear(HIDDEN, n_features),
-                nn.Sigmoid(),
-            )
+            self.layers = nn.Sequential(*layers.decoder, nn.Sigmoid())
 
         def forward(self, z):
             return ModelOutput(reconstruction=self.layers(z))

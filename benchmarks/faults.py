@@ -1,11 +1,10 @@
-"""The tests of tests/faults with many trials each; what docs/reliability.md says was run.
+"""Runs tests/faults with many trials of each fault, for the table of docs/reliability.md.
 
-    python benchmarks/faults.py
-    python benchmarks/faults.py test_memory.py test_ranks.py
+    python benchmarks/faults.py                               # all files: 15 minutes on two cores
+    python benchmarks/faults.py test_memory.py test_ranks.py  # only these files
 
-All of them, or some again. Takes about a quarter of an hour on two cores. Prints what pytest
-prints, and keeps the number of tests that passed, were skipped or failed, and the seconds, of each
-file.
+Prints what pytest prints. Saves, for each file, the seconds and the number of tests that passed,
+failed or were skipped.
 """
 
 import os
@@ -20,10 +19,10 @@ from machine import print_machine, save
 
 ROOT = Path(__file__).parents[1]
 TRIALS = {
-    "SKMVAE_TRIALS": 40,  # signals and kills, of each kind
-    "SKMVAE_FLIPS": 500,  # bits, of a model file and of a checkpoint
-    "SKMVAE_CALLS": 200,  # of each of 8 threads
-    "SKMVAE_EXAMPLES": 300,  # rows that hypothesis makes up, for each method
+    "SKMVAE_TRIALS": 40,  # signals and kills of each kind
+    "SKMVAE_FLIPS": 500,  # flipped bits of a model file, and of a checkpoint
+    "SKMVAE_CALLS": 200,  # calls in each of 8 threads
+    "SKMVAE_EXAMPLES": 300,  # tables that hypothesis generates for each method
     "SKMVAE_SOAK": 2000,  # rounds of fit, save, load and partial_fit
 }
 

@@ -1,13 +1,12 @@
-"""The least a training step can cost: its matrix products, and one pass of Adam over the weights.
+"""The least a training step can cost: its matrix products, and one pass of Adam.
 
-On a CPU both are measured in isolation. On a GPU the products cost their arithmetic at the measured
-peak or their bytes at the measured bandwidth, whichever takes longer, and Adam its bytes.
+On a CPU both are measured in isolation. On a GPU both are computed: the products from the measured
+peak or the measured bandwidth, whichever takes longer, and Adam from the bandwidth.
 """
-
-import time
 
 import torch
 from contenders import HIDDEN
+from machine import seconds_of
 
 
 def layers(n_features, latent_dim):
@@ -22,7 +21,7 @@ def n_parameters(n_features, latent_dim, k):
 
 
 def flops(n_features, latent_dim, k, batch_size):
-    """Of a step's products: forward, and backward to inputs (but not to X) and to weights."""
+    """Operations of a step's products: forward, backward to inputs (not to X) and to parameters."""
     sizes = [n_in * n_out for n_in, n_out in layers(n_features, latent_dim)]
     return 2 * batch_size * k * (3 * sum(sizes) - sizes[0])
 
@@ -49,10 +48,10 @@ class Floor:
         return [a + b for a, b in zip(self.products(n_steps), self.adam(n_steps), strict=True)]
 
     def products(self, n_steps):
-        return _times(self._multiply, n_steps)
+        return seconds_of(self._multiply, n_steps)
 
     def adam(self, n_steps):
-        return _times(self._adam.step, n_steps)
+        return seconds_of(self._adam.step, n_steps)
 
     def _multiply(self):
         for h, w, _, _ in self._layers:
@@ -64,42 +63,28 @@ class Floor:
 
 
 class DeviceFloor:
-    """The same of a GPU, from its measured peak (FLOP/s) and bandwidth (bytes/s)."""
+    """``Floor`` for a GPU, computed from its measured peak (FLOP/s) and bandwidth (bytes/s)."""
 
     def __init__(self, *, n_features, latent_dim, k, batch_size, precision):
         dtype = getattr(torch, precision)
         peak, bandwidth = _peak(dtype), _bandwidth()
         n = n_parameters(n_features, latent_dim, k)
-        weight_bytes = n * dtype.itemsize
-        # Weights are read twice and their gradients written once; activations are small beside.
+        # The products read the parameters twice and write their gradients once; activations are
+        # small beside them.
         products = max(
-            flops(n_features, latent_dim, k, batch_size) / peak, 3 * weight_bytes / bandwidth
+            flops(n_features, latent_dim, k, batch_size) / peak, 3 * n * dtype.itemsize / bandwidth
         )
-        # Reads weights, gradients and two moments, writes weights and moments, in float32.
+        # Adam reads parameters, gradients and two moments, and writes parameters and moments.
         self._seconds = products + 7 * 4 * n / bandwidth
 
     def run(self, n_steps):
         return [self._seconds] * n_steps
 
 
-def _times(function, n_times):
-    times = []
-    for _ in range(n_times):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def _on_device(function, n_times=50):
-    """Seconds of one call on a GPU, in a queue of many."""
+def _on_device(function):
+    """Seconds of one call on a GPU, the mean of fifty after one to warm up."""
     function()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(n_times):
-        function()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - start) / n_times
+    return seconds_of(function, 50, "cuda")[0]
 
 
 def _peak(dtype):

@@ -1,16 +1,16 @@
-"""Everything that only a GPU can show, in one command and one report to paste into an issue.
+"""Does skmvae work on this GPU, and how fast? Prints one report to paste into an issue.
 
     python benchmarks/gpu_check.py > report.md           # under four minutes
-    python benchmarks/gpu_check.py --json figures.json   # the figures in a file, too
-    python benchmarks/gpu_check.py --only kernels        # one part, in this process
-    python benchmarks/gpu_check.py --suite               # instead, all tests of the package
+    python benchmarks/gpu_check.py --json figures.json   # also writes the figures to a file
+    python benchmarks/gpu_check.py --only kernels        # runs one part, in this process
+    python benchmarks/gpu_check.py --suite               # runs all tests of the package instead
 
-Each part is a process of its own, since an error on a GPU can spoil all that its process does
-after. The parts come in the order of their worth, since those that find no time left are not run.
-One that fails is reported with the end of its output. Without a GPU it says so, no more.
+Each part runs in a process of its own, since an error on a GPU can spoil everything that its
+process does later. The most important parts come first, since a part is skipped if no time is left.
+The report shows the end of the output of a part that fails. Without a GPU the script says so and
+ends.
 """
 
-import argparse
 import importlib.util
 import io
 import json
@@ -32,7 +32,7 @@ import precision
 import steps
 import torch
 from contenders import Ours
-from machine import print_machine
+from machine import make_parser, print_machine
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
@@ -43,15 +43,15 @@ from skmvae.datasets import fetch_mnist
 
 ROOT = Path(__file__).parents[1]
 DEVICE, ACTIVITY = "cuda", torch.profiler.ProfilerActivity.CUDA
-# The whole may take 240 s; the parts have what the start and the report leave of them.
+# The whole run may take 240 s; start and report need some of that.
 SECONDS, SECONDS_A_PART = 225, 60
-LINES = 25  # of a part's output
-FIGURES = "figures: "  # begins the line with which a part hands its figures to the report
+LINES = 25  # of the output of a part, in the report
+FIGURES = "figures: "  # prefix of a line in which a part prints figures for the report
 COMMON = {"k": 4, "latent_dim": 20, "batch_size": 128}
 
 
 def training_steps():
-    """Milliseconds a step of the default model beside the obvious way, and beside the floor."""
+    """Milliseconds a step of the default model, beside the obvious version and the floor."""
     case = steps.compare(
         _random_images(60_000),
         n_steps=200,
@@ -69,13 +69,13 @@ def kernels():
     for name in precision.PRECISIONS:
         ours = Ours(X, precision=name, device=DEVICE, **COMMON)
         ours.run(10)
-        (graph,) = ours._trainer._graphed._graphs.values()
+        (graph,) = ours.trainer._graphed._graphs.values()
         trace = _trace(lambda graph=graph: [graph.replay() for _ in range(n_replays)])
         tell({f"{name}, kernels a step": _n_kernels(trace) / n_replays})
 
 
 def other_steps():
-    """Milliseconds a step of other objectives beside the default "melbo", and of convolutions."""
+    """Milliseconds a step by objective ("melbo" is the default), and with convolutions."""
     rows, images = _random_images(12_800), _random_images(2_560, 3 * 32 * 32)
     cases = {name: (rows, {"objective": name}) for name in ("melbo", "mixture", "averaged")}
     cases["Conv"] = images, {"architecture": Conv((3, 32, 32))}
@@ -85,7 +85,7 @@ def other_steps():
 
 
 def quality():
-    """bfloat16 beside float32: errors that differ by no more than 5 %."""
+    """Quality in bfloat16 and float32; the errors must differ by less than 5 %."""
     data, errors = _real_images(), []
     for name in precision.PRECISIONS:
         found = precision.measure(data, name, seed=0, epochs=5)
@@ -95,10 +95,10 @@ def quality():
 
 
 def streamed_rows():
-    """They train as resident ones do; seconds of the faster of two epochs."""
+    """Streamed rows must train as resident rows do; seconds of the faster of two epochs."""
     losses = []
-    for name, share in (("resident", batches._RESIDENT_SHARE), ("streamed", 0.0)):
-        batches._RESIDENT_SHARE = share
+    for name, fraction in (("resident", batches._RESIDENT_FRACTION), ("streamed", 0.0)):
+        batches._RESIDENT_FRACTION = fraction
         history = _fit(_random_images(30_000), max_iter=2).history_
         tell({f"{name}, s": min(history["seconds"]), f"{name}, loss": history["loss"][-1]})
         losses.append(history["loss"])
@@ -106,7 +106,7 @@ def streamed_rows():
 
 
 def peak_memory():
-    """Of one epoch, above what is held before it; the rows are not held after it."""
+    """Peak memory of one epoch, above the memory before it; the rows must be released after it."""
     for n_rows in (1_000, 60_000):
         X, before = _random_images(n_rows), torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -115,13 +115,13 @@ def peak_memory():
         left -= before
         amounts = {"of the rows": X.nbytes, "at the peak": peak, "after the fit": left}
         tell({f"{n_rows} rows, MiB {when}": n / 2**20 for when, n in amounts.items()})
-    # Workspaces of cuBLAS stay, tens of MiB a stream.
+    # Not zero: cuBLAS keeps tens of MiB per stream.
     assert left < X.nbytes
 
 
 def inference():
-    """Rows a second through a fitted model, and their share of the matrix products alone."""
-    with redirect_stdout(io.StringIO()):  # a table of the same
+    """Rows a second through a fitted model, and the ratio to the matrix products alone."""
+    with redirect_stdout(io.StringIO()):  # drops its table of the same figures
         found = inference_speed.measure(_random_images(1_000), quick=True, device=DEVICE)
     for case in found:
         name = f"{case['method']} of {case['rows']} in {case['dtype']}"
@@ -130,7 +130,7 @@ def inference():
 
 
 def gpu_to_cpu():
-    """A model fitted on the GPU, pickled and loaded, gives the same on the CPU."""
+    """A model fitted on the GPU, pickled and loaded, must give the same results on the CPU."""
     X = load_digits().data / 16
     mvae = _fit(X)
     loaded = pickle.loads(pickle.dumps(mvae)).set_params(device="cpu")
@@ -139,7 +139,7 @@ def gpu_to_cpu():
 
 
 def two_fits_at_once():
-    """From two threads: the models that each gives alone."""
+    """Fits in two threads must give the same models as fits one after the other."""
     X = load_digits().data / 16
 
     def codes(seed):
@@ -172,7 +172,7 @@ PARTS = {
 
 
 def tell(figures):
-    """Hand some of a part's figures, by name, to the report."""
+    """Print figures of a part, by name, for the report."""
     print(FIGURES + json.dumps(figures), flush=True)
 
 
@@ -198,20 +198,20 @@ def _fit(X, **params):
 
 
 def _milliseconds(X, **params):
-    """Of a step in the fastest epoch of a fit; the first one captures the step."""
+    """Milliseconds a step in the fastest epoch of a fit; the first epoch captures the step."""
     seconds = _fit(X, max_iter=4, **COMMON, **params).history_["seconds"]
     return 1e3 * min(seconds) / math.ceil(len(X) / COMMON["batch_size"])
 
 
 def _compare(found, expected):
-    """As the tests do: the order of a GPU's sums is not fixed."""
+    """Compare with a tolerance, as the tests do: the order of sums on a GPU is not fixed."""
     for f, e in zip(found, expected, strict=True):
         print("largest difference", np.abs(np.subtract(f, e)).max())
         np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-3)
 
 
 def _trace(function):
-    """What the GPU does during a call: events in the form of Chrome's traces."""
+    """The events of the profiler during a call, in the format of Chrome's traces."""
     with torch.profiler.profile(activities=[ACTIVITY]) as profile:
         function()
         torch.cuda.synchronize()
@@ -222,14 +222,14 @@ def _trace(function):
 
 
 def _n_kernels(trace):
-    """Without copies and fills of memory, which a trace has in categories of their own."""
+    """Number of kernels; copies and fills of memory have categories of their own in a trace."""
     n = sum(event.get("cat") == "kernel" for event in trace)
     assert n > 0, "the profiler has seen no kernel"
     return n
 
 
 class Result(NamedTuple):
-    """What became of a part."""
+    """The outcome of a part."""
 
     name: str
     passed: bool
@@ -239,7 +239,7 @@ class Result(NamedTuple):
 
     @property
     def section(self):
-        """Of the report."""
+        """The section of the report."""
         title = f"{'pass' if self.passed else 'FAIL'}: {self.name} ({self.seconds:.0f} s)"
         about = f"{FUNCTIONS[self.name].__doc__}\n\n" if self.name in FUNCTIONS else ""
         figures = [f"{name} {value:.4g}" for name, value in self.figures.items()]
@@ -248,12 +248,12 @@ class Result(NamedTuple):
 
     @property
     def record(self):
-        """Of the file of figures."""
+        """The entry in the file of figures."""
         return {"passed": self.passed, "seconds": round(self.seconds, 1), "figures": self.figures}
 
 
 def run_part(name, seconds):
-    """Run a part in a process of its own, which has so many seconds."""
+    """Run a part in a process of its own, for at most this many seconds."""
     print(name, file=sys.stderr, flush=True)
     start = time.perf_counter()
     passed, lines = _run(PARTS[name], seconds) if seconds > 0 else (False, ["no time was left"])
@@ -266,7 +266,7 @@ def run_part(name, seconds):
 
 
 def _run(arguments, seconds):
-    """(whether Python ended well with these arguments, the lines that it has printed)."""
+    """Run Python; return whether its exit status is 0, and the lines that it printed."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         try:
             code = _python(arguments, timeout=seconds, stdout=file, stderr=subprocess.STDOUT)
@@ -279,14 +279,14 @@ def _run(arguments, seconds):
 
 
 def _python(arguments, **options):
-    """Its exit status; what it prints is there at once, even if it is ended later."""
+    """Run Python without buffering, so that no output is lost at a timeout; return its status."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, **options).returncode
 
 
 def summary_of(results):
-    """One line that says it all."""
+    """One line: how many parts passed, and the names of those that failed."""
     failed = [result.name for result in results if not result.passed]
     n_passed, seconds = len(results) - len(failed), sum(result.seconds for result in results)
     failures = f"; failed: {', '.join(failed)}" if failed else ""
@@ -294,7 +294,7 @@ def summary_of(results):
 
 
 def print_gpu_machine():
-    """As ``print_machine``, with what is to be known of a GPU."""
+    """``print_machine``, plus versions and memory of the GPU."""
     record = {"CUDA": torch.version.cuda, "driver and memory": _driver_and_memory()}
     machine = print_machine() | record
     for name, value in record.items():
@@ -303,7 +303,7 @@ def print_gpu_machine():
 
 
 def _driver_and_memory():
-    """As far as ``nvidia-smi`` is there to ask."""
+    """From ``nvidia-smi``, if there is one."""
     query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
@@ -312,7 +312,7 @@ def _driver_and_memory():
 
 
 def report(json_path=None):
-    """Run all parts, print what became of them, and keep the figures if a path is given."""
+    """Run all parts, print the report, and write the figures to ``json_path`` if it is given."""
     end = time.monotonic() + SECONDS
     results = [run_part(name, min(SECONDS_A_PART, end - time.monotonic())) for name in PARTS]
     summary = summary_of(results)
@@ -328,13 +328,11 @@ def report(json_path=None):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="keep the figures there")
+    parser = make_parser(__doc__)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--only", choices=FUNCTIONS, help="one part, in this process")
-    instead.add_argument("--suite", action="store_true", help="the whole test suite")
+    instead.add_argument("--only", choices=FUNCTIONS, help="run one part, in this process")
+    instead.add_argument("--suite", action="store_true", help="run the whole test suite")
     arguments = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print(f"No GPU: torch {torch.__version__} sees no CUDA device, so nothing can be checked.")

@@ -1,12 +1,13 @@
-"""How cost grows with K, d and n, and what a whole small fit costs beside its arithmetic."""
+"""How cost grows with K, d and n, and a whole small fit beside the floor of its steps."""
 
 import math
 import statistics
-import time
 
-from contenders import Ours
+from contenders import Ours, default_precision
 from floor import DeviceFloor, Floor
+from machine import seconds_of
 from sklearn.datasets import load_digits
+from steps import in_turns
 
 from skmvae import MVAETransformer
 from skmvae._model.objective import OBJECTIVES
@@ -16,7 +17,7 @@ WARM_UP, STEPS = 5, 30
 
 
 def measure(X, quick, device):
-    """Milliseconds a step over K, d and the objective, seconds an epoch over n, as by default."""
+    """Milliseconds a step by K, d and objective, and seconds an epoch by n, in "auto" precision."""
     precision = default_precision(device)
     results = {"precision": precision, "K": {}, "d": {}, "n": {}}
     results["objective"] = _objectives(X, device, precision)
@@ -51,9 +52,7 @@ def digits(device):
     floor.run(20)
     fits, floors = [], []
     for _ in range(3):
-        start = time.perf_counter()
-        mvae.fit(X)
-        fits.append(time.perf_counter() - start)
+        fits += seconds_of(lambda: mvae.fit(X))
         floors += floor.run(100)
     n_steps = mvae.n_iter_ * math.ceil(len(X) / mvae.batch_size)
     result = {
@@ -70,35 +69,16 @@ def digits(device):
     return result
 
 
-def default_precision(device):
-    """What ``precision="auto"`` means here."""
-    import torch
-
-    from skmvae._machine.runtime import resolve_precision
-
-    return resolve_precision("auto", torch.device(device))
-
-
 def _objectives(X, device, precision):
-    """In turns of ten steps, since they differ by little."""
-    contenders = {
-        objective: Ours(
-            X,
-            k=4,
-            latent_dim=20,
-            batch_size=128,
-            precision=precision,
-            device=device,
-            objective=objective,
-        )
+    """In turns, since the objectives differ by little."""
+    common = {"k": 4, "latent_dim": 20, "batch_size": 128, "device": device}
+    runs = {
+        objective: Ours(X, precision=precision, objective=objective, **common).run
         for objective in OBJECTIVES
     }
-    times = {objective: [] for objective in contenders}
-    for turn in range(7):
-        for objective, ours in contenders.items():
-            seconds = ours.run(12)[2:]
-            times[objective] += seconds if turn > 0 else []
-    return {objective: 1e3 * statistics.median(values) for objective, values in times.items()}
+    for run in runs.values():
+        run(WARM_UP)
+    return in_turns(runs, 60)
 
 
 def _step(X, device, precision, *, k, latent_dim):

@@ -1,10 +1,10 @@
 """Rows a second through a fitted model, beside its matrix products alone."""
 
 import statistics
-import time
 
 import torch
-from floor import HIDDEN, layers
+from floor import layers
+from machine import seconds_of
 
 from skmvae import MVAETransformer
 
@@ -12,7 +12,7 @@ K, LATENT_DIM = 4, 20
 
 
 def measure(X, quick, device):
-    """Medians; ``products`` are those of the blocks that the same rows take."""
+    """Medians of turns; the products are done in blocks of as many rows as the model takes."""
     mvae = MVAETransformer(
         k=K, latent_dim=LATENT_DIM, likelihood="bernoulli", max_iter=1, device=device
     ).fit(X[:1000])
@@ -28,8 +28,8 @@ def measure(X, quick, device):
                 products = _products(n_rows, X.shape[1], n_layers, device, dtype)
                 ours, floor = [], []
                 for _ in range(n_times):
-                    ours.append(_seconds(lambda rows=rows, method=method: method(rows)))
-                    floor.append(_seconds(products))
+                    ours += seconds_of(lambda rows=rows, method=method: method(rows))
+                    floor += seconds_of(products)
                 result = {
                     "method": name,
                     "rows": n_rows,
@@ -46,14 +46,8 @@ def _print_row(name, n_rows, dtype, ours, floor):
     print(f"{name:14}{dtype:10}{n_rows:8d}{ours:15.0f}{floor:16.0f}{ours / floor:8.2f}", flush=True)
 
 
-def _seconds(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def _products(n_rows, n_features, n_layers, device, dtype, block_rows=1024):
-    """The products of the first layers, in blocks that suit products, as a function."""
+    """A function that does the matrix products of the first ``n_layers`` layers."""
     block_rows = min(n_rows, block_rows)
     operands = [
         (
@@ -62,7 +56,6 @@ def _products(n_rows, n_features, n_layers, device, dtype, block_rows=1024):
         )
         for n_in, n_out in layers(n_features, LATENT_DIM)[:n_layers]
     ]
-    assert operands[0][1].shape[-1] == HIDDEN
 
     def multiply():
         for _ in range(0, n_rows, block_rows):

@@ -1,8 +1,8 @@
 """Peak memory of inference and training on memory-mapped rows: it must not grow with their number.
 
-Counts memory of the process itself, not pages of the mapped file, as Linux reports them
-(``RssAnon``), from just before a call to its peak, and takes the output away. Each call has a
-process of its own, so that it finds no memory that an earlier one left behind.
+Counts the private memory of the process (``RssAnon`` of Linux), not the pages of the mapped file:
+the peak during a call, less the memory before it, less the output. Each call runs in a process of
+its own, so that it cannot use memory that an earlier call left behind.
 """
 
 import re
@@ -23,10 +23,10 @@ STATUS = Path("/proc/self/status")
 
 
 class Peak:
-    """Bytes of anonymous memory at the highest point of a ``with`` block, above its start."""
+    """Bytes of private memory at the highest point of a ``with`` block, above its start."""
 
     def __enter__(self):
-        self._start = self._highest = _anonymous_bytes()
+        self._start = self._highest = anonymous_bytes()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -39,11 +39,15 @@ class Peak:
 
     def _watch(self):
         while not self._done.wait(0.002):
-            self._highest = max(self._highest, _anonymous_bytes())
+            self._highest = max(self._highest, anonymous_bytes())
+
+
+def anonymous_bytes():
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()).group(1))
 
 
 def measure(quick, device):
-    """Megabytes beyond the output for each method and number of rows."""
+    """Megabytes beyond the output, by method and number of rows."""
     if not STATUS.exists():
         print("\nmemory: not measured, needs Linux")
         return None
@@ -69,9 +73,9 @@ def measure(quick, device):
 
 
 def measure_here(model, rows, method):
-    """Bytes of the output of one call in this process, and bytes at its peak beyond that."""
+    """Print the bytes of the output of one call, and the bytes at its peak beyond the output."""
     mvae, X = joblib.load(model), np.load(rows, mmap_mode="r")
-    mvae.transform(X[:100])  # libraries take their own memory once
+    mvae.transform(X[:100])  # libraries allocate memory in the first call
     with Peak() as peak:
         output = getattr(mvae, method)(X)
     n_bytes = output.nbytes if isinstance(output, np.ndarray) else 0
@@ -85,10 +89,6 @@ def _write_rows(path, n_rows):
         X[start : start + 10_000] = rng.random((10_000, N_FEATURES), dtype=np.float32)
     X.flush()
     return path
-
-
-def _anonymous_bytes():
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()).group(1))
 
 
 if __name__ == "__main__":

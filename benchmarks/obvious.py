@@ -1,7 +1,7 @@
 """The M-VAE that a good engineer would write on the first day: the baseline of ``speed.py``.
 
-Four ``nn.Module`` VAEs in a list, a loop over them, torch.distributions, DataLoader, plain Adam.
-The same model and objective ("melbo", Bernoulli likelihood) as ``MVAETransformer``.
+K ``nn.Module`` VAEs in a list, a loop over them, torch.distributions, DataLoader, plain Adam. Model
+and objective ("melbo", Bernoulli likelihood) are those of ``MVAETransformer``.
 """
 
 import math
@@ -66,7 +66,7 @@ class ObviousMVAE(nn.Module):
 
 
 def dhsic(codes):
-    """Equation 13 with the authors' bandwidth."""
+    """Equation 13, with the bandwidth of the authors' code."""
     d = codes[0].shape[1]
     m = 2 * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     joint, product, cross = 1.0, 1.0, 1.0

@@ -1,18 +1,15 @@
-"""Rows that do not fit into memory: what ``fit`` and ``partial_fit`` take of them, under a limit.
+"""Which ways of training work on rows that do not fit into memory?
 
     python benchmarks/out_of_core.py
 
-Grey values as float32, five times the limit in bytes, in a file of NumPy, in a Zarr array and in
-Parquet. Each way of training goes once over all rows in a process of its own, which may have no
-more private memory than the limit (``RLIMIT_DATA``, with Python and torch in it; pages of a mapped
-file are not private), and which says how much it took at its peak (``RssAnon``). Needs Linux, zarr,
-dask and pyarrow.
+Writes grey values as float32, five times the memory limit, to a NumPy file, a Zarr array and
+Parquet. Each way of training goes once over all rows, in a process of its own with a limit on its
+private memory (``RLIMIT_DATA``: it includes Python and torch, not the pages of a mapped file), and
+reports its peak (``RssAnon``). Needs Linux, zarr, dask and pyarrow.
 """
 
-import argparse
 import json
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -22,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import print_machine, save
-from memory import STATUS, Peak
+from machine import make_parser, print_machine, save
+from memory import Peak, anonymous_bytes
 
 from skmvae import MVAETransformer
 from skmvae.architectures import MLP
@@ -32,10 +29,8 @@ N_FEATURES, CHUNK, RATIO = 4096, 1_250, 5
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--limit", type=int, default=1000, help="megabytes of a process")
+    parser = make_parser(__doc__)
+    parser.add_argument("--limit", type=int, default=1000, help="megabytes per process")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parsed = parser.parse_args()
     torch.set_num_threads(1)
@@ -49,7 +44,7 @@ def main():
         write_rows(Path(folder), n_chunks)
         for way in parsed.ways:
             command = [sys.executable, __file__, "--child", way, folder, str(parsed.limit)]
-            # Arrow's own allocator reserves more than it uses, and that counts here.
+            # Arrow's own allocator reserves more than it uses, and the limit counts reserves.
             system = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
             run = subprocess.run(command, capture_output=True, text=True, env=system)
             if run.returncode:
@@ -144,14 +139,13 @@ WAYS = {
 
 
 def child(way, folder, limit):
-    """Train in this process, within the limit, and print what came of it."""
+    """Train in this process, within the limit, and print the outcome."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit) * 10**6,) * 2)
     mvae = MVAETransformer(
         architecture=MLP((32,)), max_iter=1, batch_size=128, device="cpu", random_state=0
     )
-    at_start = 1024 * int(re.search(r"RssAnon:\s+(\d+)", STATUS.read_text()).group(1))
-    start, outcome = time.perf_counter(), "fitted"
+    at_start, start, outcome = anonymous_bytes(), time.perf_counter(), "fitted"
     with Peak() as peak:
         try:
             WAYS[way](mvae, Path(folder))

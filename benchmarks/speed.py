@@ -1,30 +1,29 @@
-"""How fast ``MVAETransformer`` is: beside other ways to do the same, and beside the machine.
+"""How fast is ``MVAETransformer``, beside other versions and beside the limits of the machine?
 
     python benchmarks/speed.py                        # everything, about six minutes
     python benchmarks/speed.py --quick                # one case of each, under two minutes
     python benchmarks/speed.py --only steps --mnist   # training steps, on MNIST itself
 
-The network is that of the paper's MNIST experiment (784-500-500-20, Bernoulli, "melbo"); the rows
-are random images or, with ``--mnist``, the real ones. Parts:
+Measures the paper's MNIST network (784-500-500-20, Bernoulli, "melbo") on random images or, with
+``--mnist``, on the real ones. Parts:
 
 steps
-    Milliseconds a step of the obvious PyTorch version (``obvious.py``), of pythae's VAE under its
-    own trainer, which trains one component (skipped if pythae is not installed), of ours in each
-    precision, and of the floor: the step's matrix products in isolation and one pass of Adam. All
-    take turns of ten steps, after two to warm up, in one process; medians.
+    Median milliseconds a step of four versions, which take turns in one process: the obvious
+    PyTorch version (``obvious.py``); pythae's VAE under its own trainer, which trains one component
+    (skipped if pythae is not installed); ours in each precision; and the floor, the matrix products
+    of a step in isolation plus one pass of Adam.
 phases
-    Where the time of a step goes (on a CPU).
+    Where the time of a step goes (CPU only).
 inference
     Rows a second through ``transform`` and ``reconstruct``, beside their matrix products alone.
 memory
     Peak memory beyond the output, for memory-mapped X of two lengths.
 growth
-    How the cost of a step grows with K and d, and that of an epoch with n.
+    How the cost of a step grows with K and d, and the cost of an epoch with n.
 digits
-    A whole default fit on scikit-learn's digits, beside the sum of the floors of its steps.
+    A whole fit on scikit-learn's digits, beside the sum of the floors of its steps.
 """
 
-import argparse
 import importlib.util
 
 import growth
@@ -33,7 +32,7 @@ import memory
 import numpy as np
 import steps
 import torch
-from machine import print_machine, save
+from machine import make_parser, print_machine, save
 
 from skmvae.datasets import fetch_mnist
 
@@ -42,7 +41,7 @@ PARTS = ("steps", "phases", "inference", "memory", "growth", "digits")
 
 
 def run_steps(X, arguments):
-    # Rarely lit pixels slow the others' Adam down only after some hundred steps.
+    # Pixels that are hardly ever lit slow down the other versions' Adam after hundreds of steps.
     n_before = 2 * N_ROWS // 128 if arguments.mnist else 0
     cases = [(4, 128)] if arguments.quick else [(k, b) for k in (1, 4, 10) for b in (128, 256)]
     if arguments.k:
@@ -65,9 +64,7 @@ def run_steps(X, arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="one case of each part")
     parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument("--mnist", action="store_true", help="train on MNIST, after two epochs")

@@ -1,45 +1,32 @@
-"""Rows in chunks, or all at once: partial_fit beside fit on MNIST, and the cost of checkpoints.
+"""Rows in chunks or all at once: how good is ``partial_fit``, and how slow are checkpoints?
 
     SKMVAE_DATA=... python benchmarks/streaming.py quality --seeds 3
     SKMVAE_DATA=... python benchmarks/streaming.py checkpoints
 
-"quality": ten passes over 48,000 of the training images, in eight chunks of 6,000, which come in
-the same order in every pass; the codes are judged on 10,000 others. "checkpoints": a fit of four
-epochs with and without ``checkpoint_dir``, in turn, by the clock; what is written includes the
-fingerprint of the rows.
+"quality": ten passes over 48,000 training images of MNIST, in eight chunks of 6,000 that come in
+the same order in every pass, or with ``fit``; judged on 10,000 other images.
+
+"checkpoints": wall time of a fit of four epochs with and without ``checkpoint_dir``, in turn. The
+time includes the fingerprint of the rows.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from machine import load, print_machine, save
+from machine import measured, run_part, save, seconds_of
 
 from skmvae import MVAETransformer
+from skmvae.metrics import reconstruction_error
 
 sys.path.append(str(Path(__file__).parent / "paper"))
-import tried
+from common import split_mnist
 from mnist import accuracies
 
 CHUNK, N_CHUNKS, PASSES = 6_000, 8, 10
 EPOCHS, ROUNDS = 4, 3
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
-    parsed = parser.parse_args()
-    torch.set_num_threads(1)
-    save("streaming", {"machine": print_machine()})
-    PARTS[parsed.part](parsed.seeds)
 
 
 def make(**parameters):
@@ -47,7 +34,7 @@ def make(**parameters):
 
 
 def quality(n_seeds):
-    X, y, X_held_out, y_held_out = tried.load()
+    X, y, X_held_out, y_held_out = split_mnist()
     X, y = X[: N_CHUNKS * CHUNK], y[: N_CHUNKS * CHUNK]
 
     def all_at_once(seed, **parameters):
@@ -61,9 +48,8 @@ def quality(n_seeds):
         return mvae
 
     def figures(mvae):
-        reconstruction = mvae.reconstruct(X_held_out)
         return {
-            "MSE": float(np.square(reconstruction - X_held_out).sum(1).mean()),
+            "MSE": reconstruction_error(X_held_out, mvae.reconstruct(X_held_out)),
             "bound": mvae.score(X_held_out[:1000]),
             **accuracies(mvae.transform(X), y, mvae.transform(X_held_out), y_held_out, seed=0),
         }
@@ -77,18 +63,14 @@ def quality(n_seeds):
     for seed in range(n_seeds):
         for name, train in ways.items():
             key = f"{name}, seed {seed}"
-            if key not in load("streaming"):
-                save("streaming", {key: figures(train(seed))})
-                print(key, load("streaming")[key], flush=True)
+            measured("streaming", key, lambda t=train, s=seed: figures(t(s)))
 
 
 def checkpoints(_):
-    X = tried.load().X
+    X = split_mnist().X
 
     def seconds(**parameters):
-        start = time.perf_counter()
-        make(max_iter=EPOCHS, random_state=0, **parameters).fit(X)
-        return time.perf_counter() - start
+        return seconds_of(lambda: make(max_iter=EPOCHS, random_state=0, **parameters).fit(X))[0]
 
     ratios = []
     for _ in range(ROUNDS):
@@ -98,7 +80,5 @@ def checkpoints(_):
     save("streaming", {"checkpoints, time with / without": statistics.median(ratios)})
 
 
-PARTS = {"quality": quality, "checkpoints": checkpoints}
-
 if __name__ == "__main__":
-    main()
+    run_part(__doc__, "streaming", {"quality": quality, "checkpoints": checkpoints})

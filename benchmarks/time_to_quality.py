@@ -1,4 +1,4 @@
-"""How long until a model is good: seconds of fit, by the quality that they buy.
+"""How long until a model is good? Seconds of a fit beside the quality of the codes.
 
     SKMVAE_DATA=... python benchmarks/time_to_quality.py mnist --seeds 3
     python benchmarks/time_to_quality.py tables --seeds 3
@@ -6,27 +6,28 @@
     python benchmarks/time_to_quality.py smallest
     python benchmarks/time_to_quality.py jobs
 
-"before" is the training of version 0.1: Adam at 1e-3 throughout, minibatches of 128, 500 units in
-both hidden layers, and 100 epochs by default. Seconds are those of the processor, on one thread, so
-that other work on the machine hardly counts; those of the obvious version are its step's, measured
-in the same run, times the steps of "before", which trains the same model on the same batches.
+"now" is the training with the defaults. "before" is the training of version 0.1: Adam at 1e-3
+throughout, minibatches of 128, 500 units in both hidden layers, and 100 epochs by default. Seconds
+are CPU time on one thread. The seconds of the obvious version are the time of one of its steps,
+measured in the same run, times the number of steps of "before": both train the same model on the
+same minibatches.
 
-A fit is measured once for its settings; a run that is cut short goes on where it stopped. "mnist"
-trains on 50,000 of the training images and judges the codes on the other 10,000.
+Each fit is measured once, and a run that was stopped continues where it stopped. "mnist" trains on
+50,000 training images and judges the codes on the other 10,000.
 """
 
-import argparse
 import math
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from contenders import Obvious
-from machine import load, print_machine, save
+from machine import cpu_seconds, run_part, seconds_of
+from machine import measured as measured_in
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
@@ -36,50 +37,24 @@ from sklearn.svm import LinearSVC
 
 from skmvae import MVAETransformer
 from skmvae.architectures import MLP
+from skmvae.metrics import reconstruction_error
 
 sys.path.append(str(Path(__file__).parent / "paper"))
 import defaults
-import tried
-from common import PLAIN_ADAM
+from common import PLAIN_ADAM, split_mnist
 from mnist import accuracies
 
 BEFORE = {"architecture": MLP((500, 500)), **PLAIN_ADAM}
 EPOCHS = {"now": (2, 3, 4, 5), "before": (6, 10)}
 
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
-    parsed = parser.parse_args()
-    torch.set_num_threads(1)
-    save("time_to_quality", {"machine": print_machine()})
-    PARTS[parsed.part](parsed.seeds)
-
-
-def measured(key, compute):
-    """The figures kept under ``key``, from the file or else from ``compute()``."""
-    kept = load("time_to_quality")
-    if key not in kept:
-        kept = {key: compute()}
-        save("time_to_quality", kept)
-        print(key, kept[key], flush=True)
-    return kept[key]
-
-
-def cpu_seconds(function):
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+measured = partial(measured_in, "time_to_quality")
 
 
 def mnist(n_seeds):
-    X, y, X_held_out, y_held_out = tried.load()
+    X, y, X_held_out, y_held_out = split_mnist()
 
     def figures(codes, codes_held_out, reconstruction):
-        error = float(np.square(reconstruction - X_held_out).sum(1).mean())
+        error = reconstruction_error(X_held_out, reconstruction)
         return {"MSE": error, **accuracies(codes, y, codes_held_out, y_held_out, seed=0)}
 
     def of_mixture(settings, seed):
@@ -120,7 +95,7 @@ def tables(n_seeds):
 
 
 def of_table(table, settings, seed):
-    """Three-fold scores of benchmarks/paper/defaults.py, and seconds of one fit."""
+    """Scores as in benchmarks/paper/defaults.py, and the mean seconds of the three fits."""
     seconds = []
 
     def features(X):
@@ -136,7 +111,7 @@ def of_table(table, settings, seed):
 
 
 def search(_):
-    """Searches on digits: the README's, one of the classifier's parameter, and two of many."""
+    """Searches on digits: the README's, one over C of the SVM, and two over nine candidates."""
     X, y = load_digits(return_X_y=True)
 
     def of_search(make, settings, **pipeline):
@@ -173,7 +148,7 @@ def search(_):
 
 
 def smallest(_):
-    """One epoch of 100 rows, once the first call has loaded what it needs."""
+    """One epoch of 100 rows, after a first call that loads and allocates what it needs."""
     X = np.random.default_rng(0).normal(size=(100, 64))
     for name, settings in (("now", {}), ("before", BEFORE)):
         mvae = MVAETransformer(max_iter=1, random_state=0, **settings).fit(X)
@@ -187,7 +162,7 @@ def smallest(_):
 
 
 def jobs(_):
-    """The search of the README by the clock: one process with two threads, or two with one."""
+    """Wall time of the README's search: one process with two threads, or two with one each."""
     torch.set_num_threads(2)
     X, y = load_digits(return_X_y=True)
     pipe = Pipeline(
@@ -196,10 +171,8 @@ def jobs(_):
 
     def by_the_clock(n_jobs):
         search = GridSearchCV(pipe, {"mvae__beta": [0, 1, 100]}, cv=3, n_jobs=n_jobs, refit=False)
-        search.fit(X, y)  # the first starts the workers, which then import torch
-        start = time.perf_counter()
-        search.fit(X, y)
-        return {"seconds by the clock": time.perf_counter() - start}
+        search.fit(X, y)  # the first fit starts the workers, which import torch
+        return {"seconds by the clock": seconds_of(lambda: search.fit(X, y))[0]}
 
     for n_jobs in (1, 2):
         measured(f"jobs, {n_jobs}", lambda n=n_jobs: by_the_clock(n))
@@ -208,4 +181,4 @@ def jobs(_):
 PARTS = {"mnist": mnist, "tables": tables, "search": search, "smallest": smallest, "jobs": jobs}
 
 if __name__ == "__main__":
-    main()
+    run_part(__doc__, "time_to_quality", PARTS)

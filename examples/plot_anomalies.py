@@ -2,9 +2,9 @@
 Anomaly scores
 ==============
 
-``score_samples`` is a lower bound of a row's log likelihood: unusual rows have a low one. The model
-here is fitted on benign tumours alone and asked about others, benign and malignant. No label is
-used in training but to choose these rows.
+``score_samples`` is a lower bound of a row's log likelihood, and unusual rows have a low bound. The
+model here is fitted on benign tumours only and scores other tumours, benign and malignant. Training
+uses the labels only to choose its rows.
 """
 
 import numpy as np

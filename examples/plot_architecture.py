@@ -3,8 +3,8 @@ An architecture of your own
 ===========================
 
 ``architecture`` takes any estimator with a method ``build`` that returns an encoder and a decoder
-for all components at once. This one is linear, which makes the mixture one of probabilistic PCAs;
-:class:`skmvae.architectures.ComponentLinear` holds k linear layers as one.
+for all components at once. The architecture here is linear, so the model is a mixture of
+probabilistic PCAs. :class:`skmvae.architectures.ComponentLinear` holds k linear layers as one.
 """
 
 from matplotlib import pyplot as plt
@@ -18,7 +18,7 @@ from skmvae.plotting import ReconstructionDisplay
 
 
 class Stack(nn.Module):
-    """Layers that know only their input; a generator for dropout is not needed."""
+    """A layer without dropout, which needs no generator."""
 
     def __init__(self, layer):
         super().__init__()
@@ -29,7 +29,7 @@ class Stack(nn.Module):
 
 
 class Linear(BaseEstimator):
-    """One linear layer each way."""
+    """One linear layer as encoder and one as decoder."""
 
     def build(self, n_features, latent_dim, k):
         encoder = ComponentLinear(k, n_features, 2 * latent_dim + 1)

@@ -2,7 +2,7 @@
 Choosing the number of components
 =================================
 
-``score`` is a lower bound of the log likelihood of held-out rows. It does not depend on the
+``score`` on held-out rows is a lower bound of their log likelihood. It does not depend on the
 objective that trained the model, so it compares models of any ``k``, ``latent_dim`` and ``beta``.
 The likelihood is one criterion; the accuracy of a classifier on the codes need not follow it.
 """
@@ -34,7 +34,7 @@ for k in components:
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 left.plot(components, bounds, "o-")
-left.set(xlabel="k", ylabel="nats a row", title="bound of the log likelihood, held out")
+left.set(xlabel="k", ylabel="nats per row", title="bound of the log likelihood, held out")
 right.plot(components, accuracies, "o-")
 right.set(xlabel="k", ylabel="accuracy", title="linear SVM on the codes")
 for ax in (left, right):

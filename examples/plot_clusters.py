@@ -2,8 +2,9 @@
 Components that are clusters
 ============================
 
-With ``objective="clusters"`` each component learns a part of the rows of its own, and ``predict``
-says which. Here are ten components and scikit-learn's ten digits, of which they are never told.
+With ``objective="clusters"`` each component learns its own part of the rows, and ``predict``
+returns the component of each row. This example fits ten components to scikit-learn's ten digits,
+without labels.
 """
 
 import numpy as np
@@ -30,17 +31,17 @@ mvae = MVAETransformer(
 cluster = mvae.predict(X)
 
 # %%
-# How much the components, and k-means on the pixels, say about the digits: 0 is nothing, 1 all.
-# Components need not be digits: they are parts of about the same size that a small network
-# describes well. On images as small as these k-means on the pixels says as much; what a component
-# gives beyond a centre is a model of its rows.
+# NMI measures how much the components, and k-means on the pixels, say about the digits: 0 is
+# nothing, 1 is everything. Components need not be digits: they are parts of about the same size
+# that a small network describes well. On images as small as these, k-means on the pixels says as
+# much. A component is more than a centre: it is a model of its rows.
 k_means = KMeans(10, n_init=3, random_state=0).fit_predict(X)
 print(f"components: NMI {normalized_mutual_info_score(y, cluster):.2f}")
 print(f"k-means:    NMI {normalized_mutual_info_score(y, k_means):.2f}")
 print("rows of each component:", np.bincount(cluster, minlength=10))
 
 # %%
-# One line a component: five rows that it is responsible for, and five new ones that it draws.
+# Each line shows one component: five rows that it is responsible for, and five samples.
 figure, axes = plt.subplots(10, 10, figsize=(6, 6), layout="constrained")
 for i, line in enumerate(axes):
     own, drawn = X[cluster == i][:5], mvae.sample(5, random_state=0, component=i)

@@ -2,8 +2,8 @@
 What each component learns
 ==========================
 
-The displays of :mod:`skmvae.plotting` on scikit-learn's 8 x 8 digits: how training went, which
-component is used for what, and what each makes of the images.
+The displays of :mod:`skmvae.plotting` show how training went, which component is used for which
+digit, and how each component reconstructs the images. The data are scikit-learn's 8 x 8 digits.
 """
 
 from matplotlib import pyplot as plt
@@ -25,27 +25,27 @@ mvae = MVAETransformer(k=4, latent_dim=8, objective="mixture", max_iter=40, rand
 # %%
 # Training
 # --------
-# Every term of the objective, in nats a row, is in ``history_``.
+# ``history_`` holds every term of the objective, in nats per row.
 
 LossCurveDisplay.from_estimator(mvae)
 plt.show()
 
 # %%
-# Who does the work
-# -----------------
+# Use of the components
+# ---------------------
 # With ``objective="mixture"`` the components have similar shares of the rows, and almost all of a
-# row's weight goes to one of them. With the default, "melbo", nothing keeps one from taking most
-# of the weight of all rows.
+# row's mixing weight goes to one component. With the default, "melbo", nothing keeps one component
+# from taking most of the mixing weight of all rows.
 
 ComponentUsageDisplay.from_estimator(mvae, X, y)
 plt.show()
 print(f"effective number of components: {effective_components(mvae.weights_):.2f} of {mvae.k}")
-print(f"mean largest weight of a row: {mvae.mixing_weights(X).max(axis=1).mean():.2f}")
+print(f"mean largest mixing weight of a row: {mvae.mixing_weights(X).max(axis=1).mean():.2f}")
 
 # %%
 # Codes
 # -----
-# The two dimensions of each component's code that vary most.
+# The display shows, for each component, the two dimensions of the code that vary most.
 
 LatentSpaceDisplay.from_estimator(mvae, X, y)
 plt.show()

@@ -3,12 +3,12 @@
 Digits: codes as features for a classifier
 ==========================================
 
-The mixture of variational autoencoders learns codes from unlabelled images; a linear support vector
-machine or a nearest-neighbour classifier works on them. Beside it stand PCA and a single
-variational autoencoder with the same number of columns. All three see the same training rows.
+The mixture of variational autoencoders (VAEs) learns codes from unlabelled images, and a linear
+support vector machine or a nearest-neighbour classifier is trained on the codes. PCA and a single
+VAE with the same number of columns are the baselines. All three see the same training rows.
 
-The images are scikit-learn's own 8 x 8 digits: 898 to train on and 899 to test. On a data set as
-small as this one PCA is hard to beat; the table shows what was measured, whoever wins.
+The images are scikit-learn's own 8 x 8 digits: 898 to train on and 899 to test. On a data set this
+small PCA is hard to beat.
 """
 
 import time
@@ -48,7 +48,8 @@ for name, transformer in features.items():
     seconds = time.perf_counter() - start
     row = f"{name:16}"
     for classifier in classifiers.values():
-        # The transformer is fitted already; a user would fit the whole pipeline at once.
+        # Fit only the classifier here, since the transformer is fitted already. Usually you would
+        # fit the whole pipeline at once.
         pipe = Pipeline([("codes", transformer), ("classifier", classifier)])
         classifier.fit(transformer.transform(X_train), y_train)
         row += f"{pipe.score(X_test, y_test):11.3f}"
@@ -57,7 +58,7 @@ for name, transformer in features.items():
 # %%
 # What the components learned
 # ---------------------------
-# The mixture's reconstruction is the sum of the components' own ones, weighted row by row.
+# The mixture's reconstruction is the sum of the components' reconstructions, weighted row by row.
 
 mvae = features["M-VAE, 4 x 10"]
 print("\nmean mixing weights:", np.round(mvae.weights_, 3))

@@ -2,11 +2,11 @@
 Learning from few labels
 ========================
 
-The mixture sees all training rows, without labels; the linear classifier sees a handful of them.
-Codes of many unlabelled rows can make up for missing labels. PCA with as many columns, fitted on
-the same rows, and the pixels themselves are the baselines. On images as small as these the gain
-over the pixels is a few points, and nearest neighbours on pixels do as well; on MNIST it is larger
-(see the page on the paper).
+The mixture sees all training rows, without labels; the linear classifier sees only a few of them,
+with labels. Codes learned from many unlabelled rows can make up for missing labels. The baselines
+are PCA with as many columns, fitted on the same rows, and the pixels themselves. On images as small
+as these the gain over the pixels is a few points, and nearest neighbours on pixels do as well. On
+MNIST the gain is larger (see the page on the paper).
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ features = {
 }
 
 # %%
-# Ten draws of the labelled rows for each number of labels, the same draws for all features.
+# The labelled rows are drawn ten times for each number of labels. All features use the same draws.
 
 n_labels = [20, 50, 100, 200, 500]
 accuracies = {name: np.empty((len(n_labels), 10)) for name in features}
@@ -63,9 +63,9 @@ ax.legend()
 plt.show()
 
 # %%
-# A transductive classifier also sees the rows that it is to judge: ``LabelSpreading`` hands the few
-# labels on from neighbour to neighbour. It beats the linear classifier on all three features and is
-# best on the pixels, of which all 64 principal components are but a rotation: neighbours among
+# A transductive classifier also sees the test rows: ``LabelSpreading`` passes the few labels on
+# from neighbour to neighbour. It beats the linear classifier on all three features. It is best on
+# the pixels (all 64 principal components are only a rotation of them), because neighbours among
 # images as small as these need no codes.
 
 print(f"{'label spreading':20}" + "".join(f"{n:8}" for n in n_labels))

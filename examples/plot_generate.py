@@ -2,9 +2,9 @@
 Generating new rows
 ===================
 
-``sample`` draws codes from the prior N(0, I), where no training row may ever have had its code.
-A density of the codes themselves follows them more closely: fit scikit-learn's ``GaussianMixture``
-on the codes, draw from it, and decode with ``inverse_transform``.
+``sample`` draws codes from the prior N(0, I), and may draw them where no training row has its code.
+A density fitted to the codes follows them more closely: fit scikit-learn's ``GaussianMixture`` on
+the codes, draw from it, and decode with ``inverse_transform``.
 """
 
 import numpy as np
@@ -36,8 +36,8 @@ SampleDisplay(generated, (8, 8)).plot().figure_.suptitle("codes from the Gaussia
 plt.show()
 
 # %%
-# How far is a generated row from the nearest training row, and how far are training rows from
-# each other? Copies would be at distance zero, noise far away.
+# How far is a generated row from the nearest training row, and how far are training rows from each
+# other? A copy would be at distance zero, and noise would be far away.
 
 
 def nearest(rows, others):

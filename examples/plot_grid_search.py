@@ -2,9 +2,9 @@
 Searches: a grid over beta, and successive halving over epochs
 ==============================================================
 
-The mixture is one step of a pipeline; a search reaches its parameters, and those of its
-architecture, by their names. ``beta`` weighs the dHSIC penalty, which is so small that values
-from 1 to 100 may well make no difference: the table shows it.
+The mixture is one step of a pipeline. A search sets the parameters of the mixture and of its
+architecture by name. ``beta`` weighs the dHSIC penalty, which is so small that values from 1 to 100
+may well make no difference, as the table shows.
 """
 
 import time
@@ -32,7 +32,7 @@ results = pd.DataFrame(search.cv_results_)
 print(results[["param_mvae__beta", "mean_test_score", "std_test_score"]].to_string(index=False))
 
 # %%
-# The spread over the folds is the yardstick for differences.
+# Compare differences in accuracy with the spread over the folds.
 
 figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 ax.errorbar(
@@ -47,10 +47,10 @@ plt.show()
 
 # %%
 # Successive halving trains all candidates for a few epochs, the better ones for more, and the best
-# for all of ``max_resources``. A fit of few epochs has its own cycle of the learning rate, so it is
-# finished like a long one and can be compared.
+# ones for all of ``max_resources``. The learning rate of a short fit also rises and falls once, so
+# short fits are complete and can be compared.
 
-X, y = X[::3], y[::3]  # to be quick here
+X, y = X[::3], y[::3]  # fewer rows, to be quick here
 grid = {"mvae__latent_dim": [2, 4, 6, 8, 12, 16]}
 searches = {
     "grid, 24 epochs": GridSearchCV(pipe.set_params(mvae__max_iter=24), grid, cv=3),

@@ -2,8 +2,8 @@
 Data frames in and out
 ======================
 
-With ``set_output(transform="pandas")`` the codes come as a data frame with named columns and the
-index of the input. ``history_`` is a dict of lists, ready for ``pandas.DataFrame``.
+After ``set_output(transform="pandas")`` the codes are a data frame with named columns and the index
+of the input. ``history_`` is a dict of lists, ready for ``pandas.DataFrame``.
 """
 
 import pandas as pd
@@ -27,6 +27,6 @@ print(codes.groupby(iris.target_names[iris.target]).mean().round(2).to_string())
 history = pd.DataFrame(mvae.history_)
 print(history.tail(3).round(3).to_string())
 history[["loss", "reconstruction", "kl_latent"]].plot(
-    xlabel="epoch", ylabel="nats a row", figsize=(5, 3)
+    xlabel="epoch", ylabel="nats per row", figsize=(5, 3)
 )
 plt.show()

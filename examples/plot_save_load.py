@@ -2,8 +2,8 @@
 Saving and loading
 ==================
 
-A fitted estimator holds NumPy arrays and plain values. joblib is quick and runs code on loading, so
-load only files that you trust; skops runs none, and neither does the model file of this package.
+A fitted estimator holds NumPy arrays and plain values. joblib is quick but runs code on loading, so
+load only files that you trust. Loading a skops file or a model file of this package runs no code.
 """
 
 import json
@@ -37,7 +37,7 @@ print(np.array_equal(again.predict(X), pipe.predict(X)))
 # %%
 # skops
 # -----
-# ``SKOPS_TRUSTED`` names the types of this package. skops refuses a file with any others.
+# ``SKOPS_TRUSTED`` names the types of this package. skops refuses a file with any other types.
 
 skops.io.dump(pipe, folder / "model.skops")
 again = skops.io.load(folder / "model.skops", trusted=skmvae.SKOPS_TRUSTED)
@@ -46,7 +46,8 @@ print(np.array_equal(again[0].transform(X), pipe[0].transform(X)))
 # %%
 # A model file
 # ------------
-# The mixture alone, in safetensors: arrays by name, and all else as JSON, for any language.
+# ``save`` writes the mixture alone as safetensors, which any language can read: arrays by name, and
+# everything else as JSON.
 
 mvae = pipe[0]
 mvae.save(folder / "model.safetensors")
@@ -58,7 +59,7 @@ with safe_open(folder / "model.safetensors", framework="numpy") as file:
     print(sorted(file.keys())[:3])
 
 # %%
-# A file is about as large as the weights.
+# Each file is about as large as the network parameters.
 
 for path in sorted(folder.iterdir()):
     print(f"{path.name:18} {path.stat().st_size / 2**20:6.2f} MiB")

@@ -2,9 +2,9 @@
 A table with missing values and categories
 ==========================================
 
-The mixture takes numbers without gaps. A ``ColumnTransformer`` in front imputes, scales and
-encodes, as for any other estimator. The wine table is made harder here: a tenth of its values is
-removed, and one column is cut into three named levels.
+The mixture takes only numbers, without missing values. A ``ColumnTransformer`` in front imputes,
+scales and encodes, as for any other estimator. This example makes the wine table harder: it removes
+a tenth of the values and cuts one column into three named levels.
 """
 
 import numpy as np
@@ -53,7 +53,8 @@ for name, codes in {
     print(f"{name:20} accuracy {scores.mean():.3f} +- {scores.std():.3f}")
 
 # %%
-# On a table as small as this one, simple features are hard to beat. The codes still make a map.
+# On a table as small as this one, simple features are hard to beat. The codes still give a map of
+# the rows.
 
 table = prepare.fit_transform(X)
 LatentSpaceDisplay.from_estimator(mvae.fit(table), table, y)

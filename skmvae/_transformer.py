@@ -33,6 +33,7 @@ from ._runtime import draw_seed, inference_device, resolve_device, resolve_preci
 from ._saved import check_saved, upgraded
 from ._state import NetworkState, Record, Trained, TrainingState
 from ._validation import (
+    COLUMNS,
     FLAG,
     Rule,
     at_least,
@@ -392,18 +393,20 @@ class MVAETransformer(
     @with_callbacks
     def _fit_in(self, group: Group, X: ArrayLike, y: Any) -> Self:
         """``fit`` with the other ranks of a group, where X has this rank's rows."""
-        rows, columns = group.agree(lambda: self._check_training_rows(X, self._continues()))
         previous = self._previous_fit(None) if self._continues() else None
-        seed = None if self.random_state is None else draw_seed(self.random_state)
 
         def attributes(trained: Trained) -> dict[str, Any]:
-            return self.__dict__ | columns | self._attributes_of(trained, previous, rows)
+            return self._attributes_of(trained, previous, rows, columns)
 
         with self._shortage_explained(
             "fit",
             "Lower batch_size or k, choose narrower layers (architecture), or, on a GPU, set "
             "device='cpu'.",
         ):
+            rows, columns = group.agree(
+                lambda: self._check_training_rows(X, continues=previous is not None)
+            )
+            seed = None if self.random_state is None else draw_seed(self.random_state)
             checkpoint = self._checkpoint(rows, previous, seed, group)
             observers: list[Observer] = []
             if group.rank == 0 and self.verbose:
@@ -421,7 +424,6 @@ class MVAETransformer(
             )
             fitted, interruption = uninterrupted(lambda: attributes(result.trained))
             fitted["weights_"] = group.mean(fitted["weights_"], rows.shape[0])
-        fitted.pop("_training", None)
         return self._become(fitted, result.interruption or interruption)
 
     @available_if(_trains_on_all_rows)
@@ -471,27 +473,28 @@ class MVAETransformer(
         (3, (1797, 6))
         """
         is_first = not self.__sklearn_is_fitted__()
-        rows, columns = self._check_training_rows(X, continues=not is_first)
-        if is_first and LIKELIHOODS[self.likelihood].IS_SCALED and is_constant(rows):
-            raise ValueError(
-                "The first chunk of partial_fit sets the units of all that follow, but its rows "
-                f"({rows.shape[0]}) are all the same. Begin with a chunk of rows that differ."
-            )
         previous = None if is_first else self._previous_fit(vars(self).get("_training"))
-        settings = self._settings(max_iter=1, schedule=ENDLESS[self.learning_rate_schedule])
         with self._shortage_explained(
             "partial_fit",
             "Lower batch_size, give fewer rows at a time, or, on a GPU, set device='cpu'.",
         ):
+            rows, columns = self._check_training_rows(X, continues=not is_first)
+            if is_first and LIKELIHOODS[self.likelihood].IS_SCALED and is_constant(rows):
+                raise ValueError(
+                    "The first chunk of partial_fit sets the units of all that follow, but its "
+                    f"rows ({rows.shape[0]}) are all the same. Begin with a chunk of rows that "
+                    "differ."
+                )
+            settings = self._settings(max_iter=1, schedule=ENDLESS[self.learning_rate_schedule])
             observers = [Reporter(1)] if self.verbose else []
             seed = draw_seed(self.random_state)
             result = fit(rows, settings, seed=seed, previous=previous, observers=observers)
             if result.training is None and result.interruption is not None:
                 raise result.interruption  # before the moments that belong to the parameters
             fitted, interruption = uninterrupted(
-                lambda: self._attributes_of(result.trained, previous, rows)
+                lambda: self._attributes_of(result.trained, previous, rows, columns)
             )
-        fitted = self.__dict__ | columns | fitted | {"_training": result.training}
+        fitted["_training"] = result.training
         return self._become(fitted, result.interruption or interruption)
 
     def _become(self, attributes: dict[str, Any], interruption: KeyboardInterrupt | None) -> Self:
@@ -551,10 +554,15 @@ class MVAETransformer(
     def _previous_fit(self, training: TrainingState | None) -> PreviousFit:
         return PreviousFit(self._state, training, self.n_iter_, self._split_seed)
 
-    def _attributes_of(self, trained: Trained, previous: PreviousFit | None, X) -> dict[str, Any]:
-        """The fitted attributes but for those that name columns."""
+    def _attributes_of(
+        self, trained: Trained, previous: PreviousFit | None, X, columns: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The parameters and what a fit leaves, without what an earlier one has left."""
+        kept = {n: v for n, v in self.__dict__.items() if n not in ("_training", *COLUMNS)}
         earlier = [] if previous is None else _as_records(self.history_)
         return {
+            **kept,
+            **columns,
             "_state": trained.state,
             "_split_seed": trained.split_seed,
             "history_": _as_history([*earlier, *trained.records]),

@@ -91,6 +91,9 @@ def are_sizes(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(_is_int(v) and v >= 1 for v in value)
 
 
+# scikit-learn's attributes that say which columns were seen in fit.
+COLUMNS = ("n_features_in_", "feature_names_in_")
+
 FLAG: Rule = (lambda value: isinstance(value, bool | np.bool_), "a bool")
 
 
@@ -120,8 +123,7 @@ def check_new_rows(estimator: Any, X: Any, *, reset: bool) -> tuple[Any, dict[st
     twin = object.__new__(type(estimator))
     vars(twin).update(vars(estimator))
     X = check_rows(twin, X, reset=reset)
-    names = ("n_features_in_", "feature_names_in_")
-    return X, {name: vars(twin)[name] for name in names if name in vars(twin)}
+    return X, {name: vars(twin)[name] for name in COLUMNS if name in vars(twin)}
 
 
 def check_codes(estimator: Any, Z: Any, *, k: int, latent_dim: int) -> np.ndarray:
@@ -149,18 +151,20 @@ def check_range(
         )
 
 
+def is_lazy(X: Any) -> bool:
+    """Whether X is a frame whose rows are not computed yet, such as a LazyFrame of polars."""
+    return hasattr(type(X), "collect") and not hasattr(type(X), "__array__")
+
+
 def column_names(X: Any) -> list[Any]:
-    """Those of a data frame or a table of pyarrow; none of an array."""
-    return list(getattr(X, "column_names", getattr(X, "columns", [])))
+    """Those of a data frame or a table of pyarrow; none of an array, or before they are known."""
+    return [] if is_lazy(X) else list(getattr(X, "column_names", getattr(X, "columns", [])))
 
 
 def _without_loss(X: Any, name: str) -> Any:
     """X, unless NumPy would lose what it means, or refuse it without naming the cause."""
     if isinstance(X, np.ma.MaskedArray):
-        raise ValueError(
-            f"{name} is a masked array, and its mask would be lost. Fill it, for example with "
-            f"{name}.filled(numpy.nan) and sklearn.impute.SimpleImputer."
-        )
+        raise _masked(name)
     if isinstance(X, torch.Tensor):
         if X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16:
             raise TypeError(
@@ -168,7 +172,7 @@ def _without_loss(X: Any, name: str) -> Any:
                 f"requires_grad={X.requires_grad}); call .detach().cpu().float().numpy() on it."
             )
         return X.numpy()
-    if hasattr(type(X), "collect") and not hasattr(type(X), "__array__"):
+    if is_lazy(X):
         raise ValueError(
             f"{name} is a {type(X).__name__}, whose rows are not computed yet; call .collect() on "
             "it."
@@ -196,6 +200,8 @@ def _check_cells(X: Any, name: str) -> None:
 
     NumPy turns a datetime64 among them into nanoseconds and has a bare TypeError for the others.
     """
+    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
+        raise _masked(name)
     try:
         cells = np.asarray(X)
     except Exception:  # of whatever type: scikit-learn names the cause
@@ -218,6 +224,13 @@ def _check_cells(X: Any, name: str) -> None:
 def _column_of(kinds: tuple[type, ...], cells: np.ndarray) -> int:
     """The column of the first cell of one of these types."""
     return next(index[-1] for index, cell in np.ndenumerate(cells) if isinstance(cell, kinds))
+
+
+def _masked(name: str) -> ValueError:
+    return ValueError(
+        f"{name} is a masked array, and its mask would be lost. Fill it, for example with "
+        f"{name}.filled(numpy.nan) and sklearn.impute.SimpleImputer."
+    )
 
 
 def _times(X: Any, name: str, column: int) -> ValueError:

@@ -32,16 +32,15 @@ def fit(
     shard. Units, ``weights_``, ``history_`` and early stopping are of the rows of all ranks. Every
     rank ends with the same model, to the bit.
 
-    Rank 0's ``random_state`` counts; it alone prints, calls callbacks (who see ``weights_`` of its
-    shard during the fit), and reads and writes checkpoints. A fit that is started again goes on
-    from its checkpoint, with the same number of ranks or another; with the same shards it ends with
-    bitwise the model of one that was not interrupted. With ``early_stopping`` it goes on with the
-    same shards only, since each rank holds out some of its rows.
+    The ``random_state`` of rank 0 counts. Rank 0 alone prints, calls callbacks (which see
+    ``weights_`` of its shard during the fit), and reads and writes checkpoints. A fit that is
+    started again goes on from its checkpoint, with the same number of ranks or another; with the
+    same shards it ends with bitwise the model of one that was not interrupted. With
+    ``early_stopping`` it goes on with the same shards only, since each rank holds out some of its
+    rows.
 
-    If a rank fails, is interrupted (Ctrl-C) or dies, the fit ends on all of them. After Ctrl-C on
-    any of them all raise KeyboardInterrupt and are fitted with the last finished epoch, as with
-    ``MVAETransformer.fit``, or none if it came before the first of them had ended or as the ranks
-    brought their results together. In the other cases the estimator stays as it was.
+    If a rank fails, is interrupted (Ctrl-C) or dies, the fit ends on all ranks. That rank raises
+    its own error, the others raise RuntimeError, and every estimator stays as it was.
 
     Parameters
     ----------
@@ -53,8 +52,8 @@ def fit(
     y : None
         Ignored.
     timeout : float, default=600
-        Seconds that a rank waits for the others when they have nothing to say. One that dies is
-        noticed at once; one that hangs, within twice this time.
+        Seconds that a rank waits for the others. A rank that dies is noticed at once, mostly; one
+        that hangs, within this time.
 
     Returns
     -------
@@ -66,7 +65,8 @@ def fit(
     ValueError
         If a parameter or X is not valid, or not alike on all ranks.
     RuntimeError
-        If there is no process group, or if another rank has failed or died; the message names it.
+        If there is no process group, or if another rank has failed, was interrupted, or died. The
+        message names a rank that refuses its parameters or rows.
 
     See Also
     --------

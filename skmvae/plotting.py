@@ -110,7 +110,7 @@ class LossCurveDisplay:
             "loss": "loss",
             "reconstruction": "reconstruction",
             "kl_latent": "KL of the codes",
-            "kl_weights": "KL of the weights",
+            "kl_mixing": "KL of the mixing weights",
             "dhsic": "dHSIC",
         }
         self.figure_, grid = _panels((1, len(titles)), ax, (2.6, 2.4))

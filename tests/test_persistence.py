@@ -172,7 +172,7 @@ DAMAGES = [
     (remove("_state"), "lacks _state"),
     (remove("weights_"), "lacks weights_"),
     (remove("latent_dim"), "lacks latent_dim"),
-    (lambda s, n: (s.pop("mean_"), s.pop("beta")), "lacks beta, mean_"),
+    (lambda s, n: (s.pop("history_"), s.pop("beta")), "lacks beta, history_"),
     (lambda s, n: s.update(_state={"arrays": {}}), "must be a NetworkState, got dict"),
     (lambda s, n: n.arrays.pop(WEIGHT), f"lacks {WEIGHT}"),
     (in_arrays("extra", np.zeros(3)), "unknown arrays: extra"),
@@ -191,7 +191,7 @@ DAMAGES = [
     (lambda s, n: object.__delattr__(n, "mean"), "the fitted state lacks mean"),
     (lambda s, n: object.__delattr__(n, "format_version"), "lacks format_version"),
     (lambda s, n: s.update(weights_=np.zeros((7, 2))), r"weights_ .* float64 \(3,\), got"),
-    (lambda s, n: s.update(mean_="x"), "mean_ .* got str"),
+    (lambda s, n: s["history_"]["loss"].pop(), r"history_ .* the lengths \[1, 2\]"),
     (lambda s, n: s.update(n_features_in_=99), "n_features_in_ .* is 99"),
     (in_network("format_version", 99), "format version 99; skmvae .* reads version 1"),
 ]

@@ -120,7 +120,7 @@ def state_of(stack):
 @pytest.mark.parametrize("components", [[0], [3], [0, 2], [1, 2], [1, 2, 3], [0, 1, 2, 3]])
 def test_what_is_kept_gives_what_it_gave(components):
     state = state_of(OneAfterTheOther)
-    kept = state.keeping(np.array(components), 0.7)
+    kept = state.with_components(np.array(components), 0.7)
     assert (kept.k, kept.weight_concentration_prior) == (len(components), 0.7)
     whole, part = (Inference(s, torch.device("cpu")) for s in (state, kept))
     X = np.random.default_rng(1).normal(size=(6, N_FEATURES))
@@ -132,7 +132,7 @@ def test_what_is_kept_gives_what_it_gave(components):
 
 def test_arrays_are_cut_along_the_axis_that_grows_with_k():
     state = state_of(OneAfterTheOther)
-    before, after = state.arrays, state.keeping(np.array([1, 3]), 0.5).arrays
+    before, after = state.arrays, state.with_components(np.array([1, 3]), 0.5).arrays
     assert before.keys() == after.keys()
     for name, width in (("encoder", 5), ("decoder", 5)):
         columns = [*range(width, 2 * width), *range(3 * width, 4 * width)]
@@ -162,7 +162,7 @@ def test_arrays_that_cannot_be_cut_are_named(stack, name, shape, new_shape):
     state = state_of(stack)
     before = dict(state.arrays)
     with pytest.raises(ValueError, match="cannot be cut by component") as error:
-        state.keeping(np.array([0, 2]), 0.5)
+        state.with_components(np.array([0, 2]), 0.5)
     message = str(error.value)
     assert f"encoder.{name} of the architecture {state.architecture!r}" in message
     assert f"its shape is {shape} for k=4 and {new_shape} for k=2" in message

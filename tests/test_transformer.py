@@ -39,7 +39,7 @@ def test_history_makes_a_data_frame(fitted):
         "loss",
         "reconstruction",
         "kl_latent",
-        "kl_weights",
+        "kl_mixing",
         "dhsic",
         "learning_rate",
         "seconds",
@@ -163,7 +163,7 @@ def test_one_component_is_a_plain_vae(make_small, digits):
     np.testing.assert_array_equal(mvae.reconstruct(X), mvae.reconstruct(X, component=0))
     np.testing.assert_array_equal(mvae.inverse_transform(mvae.transform(X)), mvae.reconstruct(X))
     assert mvae.history_["dhsic"] == [0.0, 0.0]
-    assert mvae.history_["kl_weights"] == [0.0, 0.0]
+    assert mvae.history_["kl_mixing"] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -660,10 +660,8 @@ def test_warm_start_keeps_what_is_better_on_the_held_out_rows(make_small, digits
 def test_warm_start_holds_out_the_same_rows(random_state, make_small, digits):
     X, _ = digits
     mvae = make_small(warm_start=True, early_stopping=True, random_state=random_state).fit(X)
-    first = mvae._split(len(X), mvae._split_seed)
-    mvae.fit(X)
-    for rows, again in zip(first, mvae._split(len(X), mvae._split_seed), strict=True):
-        np.testing.assert_array_equal(rows, again)
+    first = mvae._split_seed
+    assert mvae.fit(X)._split_seed == first
 
 
 class WithArray(MLP):

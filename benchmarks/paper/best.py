@@ -1,8 +1,8 @@
 """The best setting for MNIST that we know: convolutions, and a KL weight of one half.
 
-python benchmarks/paper/best.py --epochs 10 --seeds 3
+    python benchmarks/paper/best.py --epochs 10 --seeds 3
 
-The classifiers of Table II and of the few labels, on the mixture and on single VAEs of the same
+Runs the classifiers of table_2.py and few_labels.py on the mixture and on single VAEs with the same
 convolutions. A fit of the mixture took 22 to 33 minutes on one thread beside other work.
 """
 

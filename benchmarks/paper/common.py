@@ -1,7 +1,7 @@
-"""What the scripts have in common: arguments, fitted models kept on disk, results kept as JSON.
+"""Shared by the scripts: arguments, data, models kept on disk, and results kept as JSON.
 
-A result is computed once for its settings and then read from ``results/``, so a run that is cut
-short goes on where it stopped. Fitted models are kept in ``models/``, which git ignores.
+A result is computed once for its settings and then read from ``results/``, so a run that was
+stopped continues where it stopped. Fitted models are kept in ``models/``, which git ignores.
 """
 
 import argparse
@@ -12,14 +12,18 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
+import numpy as np
 import sklearn
 import torch
 
 import skmvae
+from skmvae import MVAETransformer
+from skmvae.datasets import fetch_mnist
 
-# What the paper's figures are trained with; not the defaults of the package.
+# The training of the paper's figures; the defaults of the package are others.
 PLAIN_ADAM = {"learning_rate": 1e-3, "learning_rate_schedule": "constant", "batch_size": 128}
 
 HERE = Path(__file__).parent
@@ -32,7 +36,7 @@ def arguments(description, *, epochs):
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds: 0, 1, ...")
     parser.add_argument("--data", help="folder with the data, in place of SKMVAE_DATA")
     parsed = parser.parse_args()
     if parsed.data:
@@ -40,8 +44,36 @@ def arguments(description, *, epochs):
     return parsed
 
 
+class Split(NamedTuple):
+    X: np.ndarray
+    y: np.ndarray
+    X_held_out: np.ndarray
+    y_held_out: np.ndarray
+
+
+def split_mnist():
+    """50,000 training images of MNIST to train on, and the other 10,000 to judge by."""
+    mnist = fetch_mnist()
+    order = np.random.default_rng(12345).permutation(60_000)
+    rows, held_out = order[:50_000], order[50_000:]
+    return Split(
+        mnist.X_train[rows], mnist.y_train[rows], mnist.X_train[held_out], mnist.y_train[held_out]
+    )
+
+
+def make_model(settings, **params):
+    """An estimator from a record of settings; ``params`` override plain Adam."""
+    named = ("k", "latent_dim", "objective", "kl_weight", "beta")
+    return MVAETransformer(
+        **{name: settings[name] for name in named if name in settings},
+        **PLAIN_ADAM | params,
+        max_iter=settings["epochs"],
+        random_state=settings["seed"],
+    )
+
+
 class Results:
-    """A JSON file of records, one a line: settings, values, versions and wall time."""
+    """A JSON file with one record per line: settings, values, versions and wall time."""
 
     def __init__(self, name):
         self.path = RESULTS / f"{name}.json"
@@ -68,7 +100,7 @@ class Results:
 
 
 def fitted(settings, make, X):
-    """The model that ``make()`` gives, fitted on X, from ``models/`` if it was fitted before."""
+    """The model that ``make()`` returns, fitted on X; read from ``models/`` if it is there."""
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = MODELS / f"{name}.joblib"
     if path.exists():

@@ -1,12 +1,11 @@
-"""Do components that share the work, or that are clusters, earn their name?
+"""What do our own objectives, "mixture" and "clusters", gain on MNIST?
 
-python benchmarks/paper/components.py --epochs 10 --seeds 3
+    python benchmarks/paper/components.py --epochs 10 --seeds 3
 
-The objectives of ours, "mixture" and "clusters", beside "melbo", "elbo" and a single VAE.
+Compares them with "melbo", "elbo" and a single VAE.
 """
 
-from common import arguments
-from mnist import Mnist, mixture
+from mnist import measure_all, mixture
 
 CLUSTERS = 10
 MEASURES = ("errors", "weights", "components", "few", "transductive", "accuracies")
@@ -25,13 +24,5 @@ def settings(epochs, seed):
     return {name: mixture(epochs=epochs, seed=seed, **changes) for name, changes in models.items()}
 
 
-def main():
-    parsed = arguments(__doc__, epochs=10)
-    mnist = Mnist()
-    for seed in range(parsed.seeds):
-        for model in settings(parsed.epochs, seed).values():
-            mnist.measure(model, MEASURES)
-
-
 if __name__ == "__main__":
-    main()
+    measure_all(__doc__, settings, MEASURES)

@@ -2,13 +2,14 @@
 
     python benchmarks/paper/defaults.py --epochs 100 --seeds 3
 
-Three-fold cross-validated score of a linear model and of nearest neighbours on standardised columns
-(digits: raw pixels), on codes of the mixture under each objective and KL weight, on codes of a
-single VAE with as many columns, and on PCA with as many columns as that or as the table has.
+Measures three-fold cross-validated scores of a linear model and of nearest neighbours on these
+features: standardised columns (digits: raw pixels); codes of the mixture under each objective and
+KL weight; codes of a single VAE with as many columns; PCA with as many columns as the codes or the
+table.
 """
 
 import numpy as np
-from common import PLAIN_ADAM, Results, arguments
+from common import Results, arguments, make_model
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -22,7 +23,6 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 K, LATENT_DIM = 4, 20
@@ -56,25 +56,15 @@ def main():
 
 
 def codes(epochs):
-    for objective, kl_weights in OF_OBJECTIVE.items():
-        for kl_weight in kl_weights:
-            yield {
-                "features": "codes",
-                "k": K,
-                "latent_dim": LATENT_DIM,
-                "objective": objective,
-                "kl_weight": kl_weight,
-                "epochs": epochs,
-            }
-    for kl_weight in (1.0, 1.0 / K):
-        yield {
-            "features": "codes",
-            "k": 1,
-            "latent_dim": K * LATENT_DIM,
-            "objective": "melbo",
-            "kl_weight": kl_weight,
-            "epochs": epochs,
-        }
+    """Settings of the mixtures and of the single VAEs."""
+    models = [
+        {"k": K, "latent_dim": LATENT_DIM, "objective": objective, "kl_weight": kl_weight}
+        for objective, kl_weights in OF_OBJECTIVE.items()
+        for kl_weight in kl_weights
+    ]
+    vae = {"k": 1, "latent_dim": K * LATENT_DIM, "objective": "melbo"}
+    models += [{**vae, "kl_weight": kl_weight} for kl_weight in (1.0, 1.0 / K)]
+    return [{"features": "codes", **model, "epochs": epochs} for model in models]
 
 
 def evaluate(settings):
@@ -84,7 +74,7 @@ def evaluate(settings):
 def cross_validated(table, seed, features):
     """Mean scores over the folds, in per cent: accuracy, or R^2 for the diabetes table.
 
-    ``features(X)`` gives a fitted transformer, or None for the columns as they are.
+    ``features(X)`` returns a fitted transformer, or None to use the columns themselves.
     """
     X, y = TABLES[table]()
     is_regression = table == "diabetes"
@@ -112,16 +102,7 @@ def _features(settings, X):
         return None
     if settings["features"] == "PCA":
         return PCA(min(K * LATENT_DIM, *X.shape)).fit(X)
-    return MVAETransformer(
-        k=settings["k"],
-        latent_dim=settings["latent_dim"],
-        objective=settings["objective"],
-        kl_weight=settings["kl_weight"],
-        architecture=MLP((500, 500)),
-        max_iter=settings["epochs"],
-        **PLAIN_ADAM,
-        random_state=settings["seed"],
-    ).fit(X)
+    return make_model(settings, architecture=MLP((500, 500))).fit(X)
 
 
 def _predictors(is_regression):

@@ -1,9 +1,9 @@
-"""Few labels: the model sees all 60,000 images, the classifier a handful of labels.
+"""How good are the codes with few labels? The model sees all 60,000 images without labels.
 
     python benchmarks/paper/few_labels.py --epochs 10 --seeds 3
 
-The yardstick is Kingma et al. (2014), "Semi-supervised learning with deep generative models", model
-M1. Each number of labels is drawn three times, with the classes equally frequent.
+Draws each number of labels three times, stratified by digit. Compare with model M1 of Kingma et al.
+(2014), "Semi-supervised learning with deep generative models".
 """
 
 from common import Results, arguments
@@ -53,7 +53,7 @@ def of_pca(mnist, n_columns):
 
 
 def accuracies(mnist, train, test):
-    """Those of each draw, in per cent, by classifier and number of labels."""
+    """Accuracies of each draw, in per cent, by classifier and number of labels."""
     scaler = StandardScaler().fit(train)
     scaled, scaled_test = scaler.transform(train), scaler.transform(test)
     values = {}

@@ -1,8 +1,8 @@
 """Figure 4: accuracy of simple classifiers on the codes against the number of components.
 
-python benchmarks/paper/figure_4.py --epochs 10 --seeds 3
+    python benchmarks/paper/figure_4.py --epochs 10 --seeds 3
 
-Dashed: on the codes of a single VAE with as many columns.
+Dashed lines: codes of a single VAE with as many columns.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ def main():
 
 
 def _mean_and_std(accuracies):
-    """Over the seeds; one seed has no deviation."""
+    """Over the seeds; the deviation of one seed is 0."""
     ddof = min(1, accuracies.shape[1] - 1)
     return accuracies.mean(axis=1), accuracies.std(axis=1, ddof=ddof)
 

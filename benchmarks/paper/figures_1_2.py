@@ -35,7 +35,7 @@ def main():
 
 
 def _error(mnist, mvae, name):
-    """Sum of squares per image over all test images."""
+    """Mean over all test images of the sum of squares of an image."""
     component = int(name.split()[1]) if name.startswith("component") else None
     X = mnist.data.X_test
     return reconstruction_error(X, mvae.reconstruct(X, component=component))

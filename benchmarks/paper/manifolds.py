@@ -1,18 +1,17 @@
-"""Where the parts are known: rows on three curved sheets in 50 dimensions.
+"""Do components find parts that are known? Rows on three curved sheets in 50 dimensions.
 
-python benchmarks/paper/manifolds.py --epochs 80 --seeds 3
+    python benchmarks/paper/manifolds.py --epochs 80 --seeds 3
 
-Every seed draws other sheets: two coordinates, bent by their squares and a sine and turned into 50
-columns, with noise. Judged on held-out rows: the bound of the log likelihood, the error, and how
-well the heaviest component tells the sheets apart (adjusted Rand index, beside k-means).
+Every seed draws new sheets: two coordinates, bent by their squares and a sine, rotated into 50
+columns, with noise. Measures on held-out rows: the bound of the log likelihood, the squared error,
+and how well the heaviest component of a row tells its sheet (adjusted Rand index, beside k-means).
 """
 
 import numpy as np
-from common import PLAIN_ADAM, Results, arguments
+from common import Results, arguments, make_model
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 from skmvae.metrics import effective_components, reconstruction_error
 
@@ -21,7 +20,7 @@ APART = {"apart": 3.0, "crossing": 1.0}
 
 
 def settings(epochs, seed, sheets):
-    """Every model, by the name of its row: single VAEs with as many codes, and mixtures."""
+    """Every model, by the name of its row: single VAEs, and mixtures with as many codes."""
     rows = {f"VAE, d = {d}": {"k": 1, "latent_dim": d, "objective": "melbo"} for d in (2, 6, 16)}
     for k in (N_SHEETS, 8):
         for objective in ("melbo", "elbo", "mixture", "clusters"):
@@ -43,7 +42,7 @@ def main():
 
 
 def draw_sheets(sheets, seed):
-    """Rows (n, 50) and the sheet of each; the first half is for training."""
+    """Rows (n, 50) and their sheets (n,); the first half is for training."""
     rng = np.random.default_rng(100 + seed)
     sheet = rng.integers(N_SHEETS, size=N_ROWS)
     u, v = rng.uniform(-1, 1, size=(2, N_ROWS))
@@ -61,15 +60,7 @@ def evaluate(model):
     if model["objective"] == "k-means":
         found = KMeans(model["k"], n_init=5, random_state=model["seed"]).fit(train).predict(test)
         return {"ARI": adjusted_rand_score(sheet, found)}
-    mvae = MVAETransformer(
-        k=model["k"],
-        latent_dim=model["latent_dim"],
-        objective=model["objective"],
-        architecture=MLP((64, 64)),
-        max_iter=model["epochs"],
-        **PLAIN_ADAM,
-        random_state=model["seed"],
-    ).fit(train)
+    mvae = make_model(model, architecture=MLP((64, 64))).fit(train)
     return {
         "bound": mvae.score(test),
         "MSE": reconstruction_error(test, mvae.reconstruct(test)),

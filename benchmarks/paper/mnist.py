@@ -1,9 +1,9 @@
-"""Models on MNIST and what the tables say of each: errors, accuracies, use of the components."""
+"""Models on MNIST and the figures of the tables: errors, accuracies, use of the components."""
 
 import warnings
 
 import numpy as np
-from common import PLAIN_ADAM, Results, fitted
+from common import Results, arguments, fitted, make_model
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import LinearSVC
 
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP, Conv
 from skmvae.datasets import fetch_mnist
 from skmvae.metrics import dhsic_score, effective_components, reconstruction_error
@@ -26,7 +25,7 @@ N_DRAWS = 3  # of the labelled rows
 
 
 def accuracies(train, y_train, test, y_test, seed):
-    """In per cent, of the paper's three classifiers."""
+    """Accuracies of the paper's three classifiers, in per cent."""
     classifiers = {
         "MLP": MLPClassifier((100,), batch_size=128, max_iter=10, random_state=seed),
         "SVM": LinearSVC(random_state=seed),
@@ -35,7 +34,7 @@ def accuracies(train, y_train, test, y_test, seed):
     values = {}
     for name, classifier in classifiers.items():
         with warnings.catch_warnings():
-            # The number of epochs of the MLP is a setting, converged or not.
+            # The MLP has a fixed number of epochs, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(train, y_train)
         values[name] = round(100 * classifier.score(test, y_test), 2)
@@ -43,7 +42,7 @@ def accuracies(train, y_train, test, y_test, seed):
 
 
 class Mnist:
-    """The data and every measure of a model on it; a model is a dict of settings."""
+    """The data, and every measure of a model on it; a model is given as its settings."""
 
     def __init__(self):
         self.data = fetch_mnist()
@@ -51,23 +50,13 @@ class Mnist:
 
     def model(self, settings):
         def make():
-            return MVAETransformer(
-                k=settings["k"],
-                latent_dim=settings["latent_dim"],
-                objective=settings["objective"],
-                kl_weight=settings["kl_weight"],
-                beta=settings["beta"],
-                likelihood="bernoulli",
-                architecture=_architecture(settings),
-                max_iter=settings["epochs"],
-                **PLAIN_ADAM,
-                random_state=settings["seed"],
-            )
+            architecture = _architecture(settings)
+            return make_model(settings, likelihood="bernoulli", architecture=architecture)
 
         return fitted(settings, make, self.data.X_train)
 
     def measure(self, settings, measures=("errors", "weights", "accuracies")):
-        """The values of all ``measures``, in one dict."""
+        """The values of all ``measures`` together."""
         values = {}
         for name in measures:
             key = {**settings, "measure": name}
@@ -119,7 +108,7 @@ class Mnist:
         }
 
     def _components(self, settings):
-        """The heaviest component as a cluster: accuracy under the best one-to-one naming, NMI."""
+        """Clusters by ``predict``: accuracy under the best one-to-one naming by digits, and NMI."""
         mvae = self.model(settings)
         y, found = self.data.y_test, mvae.predict(self.data.X_test)
         counts = contingency_matrix(found, y)
@@ -130,7 +119,7 @@ class Mnist:
         }
 
     def _few(self, settings):
-        """Test accuracy of a scaled linear SVM with 100 labels, for each of three draws of them."""
+        """Test accuracy of a scaled linear SVM with 100 labels, for three draws of the labels."""
         mvae = self.model(settings)
         scaler = StandardScaler().fit(mvae.transform(self.data.X_train))
         train, test = (
@@ -144,7 +133,7 @@ class Mnist:
         return {"scaled SVM, 100": scores}
 
     def _transductive(self, settings):
-        """Label spreading over the test images, which are the unlabelled rows, for three draws."""
+        """Label spreading over the test images, for three draws of the labels."""
         codes, y = self.model(settings).transform(self.data.X_test), self.data.y_test
         values = {}
         for n_labels in (100, 1_000):
@@ -160,12 +149,21 @@ class Mnist:
         return values
 
     def accuracies(self, train, test, seed):
-        """Of the paper's three classifiers, on features of the training and the test images."""
+        """Accuracies with ``train`` and ``test`` as features of the training and test images."""
         return accuracies(train, self.data.y_train, test, self.data.y_test, seed)
 
 
+def measure_all(description, settings, measures):
+    """Measure every model of ``settings(epochs, seed)``, for the seeds of the command line."""
+    parsed = arguments(description, epochs=10)
+    mnist = Mnist()
+    for seed in range(parsed.seeds):
+        for model in settings(parsed.epochs, seed).values():
+            mnist.measure(model, measures)
+
+
 def labelled_rows(y, n_labels, draw):
-    """A draw of rows with the classes equally frequent."""
+    """Row numbers of a draw that keeps the class frequencies."""
     if n_labels == len(y):
         return np.arange(len(y))
     rows, _ = train_test_split(
@@ -190,7 +188,7 @@ def mixture(*, k=4, epochs, seed, **changes):
 
 
 def convolutional(*, k=4, epochs, seed, **changes):
-    """Settings as those of ``mixture``, with convolutions for 28 x 28 images."""
+    """Settings as from ``mixture``, with convolutions for 28 x 28 images."""
     settings = mixture(k=k, epochs=epochs, seed=seed, **changes)
     del settings["hidden"]
     return {**settings, "channels": [32, 64, 64, 128], "strides": [2, 2, 1, 2]}
@@ -203,27 +201,18 @@ def _architecture(settings):
 
 
 def single_vaes(*, k, epochs, seed):
-    """The fair baselines of a mixture of k, by name: each a single VAE."""
-    latent_dim = 20
-    return {
-        f"VAE, d = {latent_dim}": mixture(k=1, epochs=epochs, seed=seed),
-        f"VAE, d = {latent_dim}, KL weight 1/{k}": mixture(
-            k=1, epochs=epochs, seed=seed, kl_weight=1.0 / k
-        ),
-        f"VAE, d = {k * latent_dim}": mixture(
-            k=1, epochs=epochs, seed=seed, latent_dim=k * latent_dim
-        ),
-        f"VAE, d = {k * latent_dim}, KL weight 1/{k}": mixture(
-            k=1, epochs=epochs, seed=seed, latent_dim=k * latent_dim, kl_weight=1.0 / k
-        ),
-        f"VAE, d = {latent_dim}, as many parameters as K = {k}": mixture(
-            k=1, epochs=epochs, seed=seed, hidden=[_width(k, latent_dim)] * 2
-        ),
-    }
+    """Single VAEs as fair baselines of a mixture of k, by name."""
+    d = 20
+    changes = {f"VAE, d = {d}": {}}
+    changes[f"VAE, d = {d}, KL weight 1/{k}"] = {"kl_weight": 1.0 / k}
+    changes[f"VAE, d = {k * d}"] = {"latent_dim": k * d}
+    changes[f"VAE, d = {k * d}, KL weight 1/{k}"] = {"latent_dim": k * d, "kl_weight": 1.0 / k}
+    changes[f"VAE, d = {d}, as many parameters as K = {k}"] = {"hidden": [_width(k, d)] * 2}
+    return {name: mixture(k=1, epochs=epochs, seed=seed, **c) for name, c in changes.items()}
 
 
 def _width(k, latent_dim, n_features=784, hidden=500):
-    """Hidden width with which one VAE has about as many parameters as k of the given width."""
+    """Hidden width of a single VAE with about as many parameters as k VAEs of width ``hidden``."""
 
     def n_parameters(h):
         encoder = (n_features + 1) * h + (h + 1) * h + (h + 1) * (2 * latent_dim + 1)

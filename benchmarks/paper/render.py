@@ -1,15 +1,14 @@
-"""Write the tables of docs/paper.md, and some of README.md and docs/benchmarks.md, from the JSON.
+"""Writes the tables of the README and of the pages on paper, benchmarks and scale from the JSON.
 
     python benchmarks/paper/render.py
 
-Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the
-seeds that the results have, with the standard deviation (n - 1) where there are several; an empty
-cell has not been measured.
+Replaces the text between ``<!-- NAME -->`` and ``<!-- end -->``. A cell is the mean over the seeds
+in the results, with the standard deviation (n - 1) if there are several; an empty cell was not
+measured.
 """
 
 import json
 import re
-from dataclasses import asdict
 
 import ablations
 import best
@@ -21,15 +20,24 @@ import numpy as np
 import short_cifar
 import table_1
 import table_3
-import tried
-import tried_rates
 from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
 
 ROOT = HERE.parents[1]
-EPOCHS, CIFAR_EPOCHS = 10, 40
+PAGES = (
+    *(ROOT / "docs" / name for name in ("paper.md", "benchmarks.md", "scale.md")),
+    ROOT / "README.md",
+)
+EPOCHS, CIFAR_EPOCHS, CIFAR = 10, 40, {"data": "CIFAR-10, JPEG copy"}
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
-PAPER_TABLE_1 = {1: 13.44, 7: 11.54, 8: 10.20, 10: 9.17}
+ACCURACIES = dict.fromkeys(CLASSIFIERS, 2)
+ACCURACY_HEADER = ["MLP", "linear SVM", "KNN (5)"]
+PAPER_TABLE_1 = {
+    "M-VAE, K = 7": "11.54",
+    "M-VAE, K = 8": "10.20",
+    "M-VAE, K = 10": "9.17",
+    "VAE, d = 20": "13.44",
+}
 PAPER_TABLE_2 = {
     "Mixture": (96.59, 93.37, 97.17),
     "C1": (95.15, 90.78, 96.56),
@@ -39,15 +47,42 @@ PAPER_TABLE_2 = {
     "VAE": (95.35, 90.23, 96.34),
 }
 
+TABLES = {}
+
+
+def table(name):
+    """Register a function that returns (header, rows) as the table of that name."""
+
+    def register(function):
+        TABLES[name] = function
+        return function
+
+    return register
+
+
+def rendered(text):
+    """The text with its tables replaced."""
+    for name, function in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(
+            pattern, lambda m, f=function: f"{m[1]}\n{_markdown(*f())}\n\n{m[2]}", text, flags=re.S
+        )
+    return text
+
+
+def _markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
 
 class Cells:
-    """Values by settings, over all seeds that were run."""
+    """Values of a file of results by settings, over all seeds."""
 
     def __init__(self, name):
         self._records = Results(name).records
 
     def values(self, settings, key):
-        """The values of ``key`` for ``settings``, whatever the seed."""
+        """The values of ``key`` for ``settings``, one per seed."""
         found = []
         for record in self._records:
             given = {k: v for k, v in record["settings"].items() if k not in ("seed", "measure")}
@@ -59,149 +94,31 @@ class Cells:
     def cell(self, settings, key, digits=2):
         return _cell(self.values(settings, key), digits)
 
+    def row(self, settings, columns):
+        """The cells of ``columns``, which gives the digits by key."""
+        return [self.cell(settings, key, digits) for key, digits in columns.items()]
 
-def _cell(values, digits):
+    def of_draws(self, settings, *keys):
+        return [_of_draws(self.values(settings, key)) for key in keys]
+
+    def best_component(self, settings):
+        return _cell([min(values) for values in self.values(settings, "MSE of components")])
+
+    def of_place(self, settings, key, place):
+        """Mean of ``key`` over the component with the ``place``-th largest weight of each seed."""
+        pairs = zip(self.values(settings, key), self.values(settings, "weights"), strict=True)
+        return _cell([values[np.argsort(weights)[::-1][place]] for values, weights in pairs])
+
+
+def _cell(values, digits=2):
     if not values:
         return ""
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean}{PLUS_MINUS}{np.std(values, ddof=1):.{digits}f}"
 
 
-def _table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def reconstruction():
-    """Table I."""
-    cells = Cells("mnist")
-    rows = []
-    for name, settings in table_1.settings(EPOCHS, 0).items():
-        k = settings["k"]
-        paper = PAPER_TABLE_1.get(k) if name.startswith("M-VAE") or name == "VAE, d = 20" else None
-        rows.append(
-            [
-                name,
-                cells.cell(settings, "MSE"),
-                "" if paper is None else f"{paper:.2f}",
-                _best_component(cells.values(settings, "MSE of components")) if k > 1 else "",
-                cells.cell(settings, "effective components") if k > 1 else "",
-                cells.cell(settings, "bound", 1),
-            ]
-        )
-    header = [
-        "model",
-        "MSE",
-        "paper",
-        "best component alone",
-        "effective components",
-        "bound, nats",
-    ]
-    return _table(header, rows)
-
-
-def _best_component(values):
-    return _cell([min(components) for components in values], 2)
-
-
-def classification():
-    """Table II."""
-    cells, pca = Cells("mnist"), Cells("mnist_pca")
-    model = mixture(epochs=EPOCHS, seed=0)
-    rows = [["**M-VAE, all 80 codes**", *_accuracies(cells, model), cells.cell(model, "MSE")]]
-    for i, place in enumerate(("heaviest", "second", "third", "lightest")):
-        row = [f"{place} component alone"]
-        for name in CLASSIFIERS:
-            row.append(_cell(_by_weight(cells, model, f"{name} of components", i), 2))
-        rows.append([*row, _cell(_by_weight(cells, model, "MSE of components", i), 2)])
-    for name, settings in single_vaes(k=4, epochs=EPOCHS, seed=0).items():
-        rows.append([name, *_accuracies(cells, settings), cells.cell(settings, "MSE")])
-    for name, settings in (("PCA, 80", {"columns": 80}), ("pixels", {"columns": 784})):
-        rows.append([name, *_accuracies(pca, settings), pca.cell(settings, "MSE")])
-    for name, values in PAPER_TABLE_2.items():
-        rows.append([f"*paper: {name}*", *(f"*{v:.2f}*" for v in values), ""])
-    return _table(["features", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
-
-
-def headline():
-    """Table II in short, with the objectives and KL weights of the page on few labels."""
-    cells, pca = Cells("mnist"), Cells("mnist_pca")
-    rows = [
-        [name, *_accuracies(cells, settings), cells.cell(settings, "MSE")]
-        for name, settings in few_labels.settings(EPOCHS, 0).items()
-    ]
-    ours = mixture(epochs=EPOCHS, seed=0, objective="mixture")
-    row = ["M-VAE, mixture, KL weight 1", *_accuracies(cells, ours), cells.cell(ours, "MSE")]
-    rows.insert(4, row)
-    rows.append(["PCA, 80", *_accuracies(pca, {"columns": 80}), pca.cell({"columns": 80}, "MSE")])
-    rows.append(["*paper: M-VAE*", *(f"*{v:.2f}*" for v in PAPER_TABLE_2["Mixture"]), ""])
-    return _table(["features", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
-
-
-def _accuracies(cells, settings):
-    return [cells.cell(settings, name) for name in CLASSIFIERS]
-
-
-def _by_weight(cells, settings, key, place):
-    """Of the component with the ``place``-th largest mean weight, for each seed."""
-    pairs = zip(cells.values(settings, key), cells.values(settings, "weights"), strict=True)
-    return [values[np.argsort(weights)[::-1][place]] for values, weights in pairs]
-
-
-def ablation():
-    """What the objective, the KL weight and beta do to reconstructions and classifiers."""
-    cells = Cells("mnist")
-    rows = [
-        [
-            name,
-            cells.cell(settings, "MSE"),
-            _best_component(cells.values(settings, "MSE of components")),
-            *_accuracies(cells, settings),
-            cells.cell(settings, "bound", 1),
-        ]
-        for name, settings in ablations.settings(EPOCHS, 0).items()
-    ]
-    header = ["setting", "MSE", "best component", "MLP", "linear SVM", "KNN (5)", "bound, nats"]
-    return _table(header, rows)
-
-
-def sharing():
-    """What they do to the components and their codes."""
-    cells = Cells("mnist")
-    rows = [
-        [
-            name,
-            cells.cell(settings, "effective components"),
-            cells.cell(settings, "dHSIC", 4),
-            cells.cell(settings, "NMI of k-means"),
-            cells.cell(settings, "NMI of components"),
-        ]
-        for name, settings in ablations.settings(EPOCHS, 0).items()
-    ]
-    header = ["setting", "effective components", "dHSIC", "NMI, k-means", "NMI, components"]
-    return _table(header, rows)
-
-
-def labels():
-    """Few labels."""
-    cells = Cells("few_labels")
-    rows_of = {
-        **few_labels.settings(EPOCHS, 0),
-        "PCA, 80": {"features": "PCA", "columns": 80},
-        "pixels": {"features": "pixels"},
-    }
-    rows = []
-    for classifier in ("scaled SVM", "SVM", "KNN"):
-        for name, settings in rows_of.items():
-            row = [classifier, name]
-            for n in few_labels.LABELS:
-                row.append(_of_draws(cells.values(settings, f"{classifier}, {n}")))
-            rows.append(row)
-    return _table(["classifier", "features", *(f"{n:,}" for n in few_labels.LABELS)], rows)
-
-
 def _of_draws(values):
-    """Mean, and the mean spread over the draws of the labels, from the draws of each seed."""
+    """Mean, and the spread over the draws of the labels, averaged over the seeds."""
     if not values:
         return ""
     mean = f"{np.mean(values):.1f}"
@@ -210,72 +127,204 @@ def _of_draws(values):
     return f"{mean}{PLUS_MINUS}{np.std(values, axis=1, ddof=1).mean():.1f}"
 
 
-def best_setting():
-    """Convolutions on MNIST, many labels and few."""
-    cells, of_labels = Cells("mnist"), Cells("few_labels")
+@table("table 1")
+def reconstruction():
+    cells = Cells("mnist")
     rows = []
-    for name, settings in best.settings(EPOCHS, 0).items():
-        few = [
-            _of_draws(of_labels.values(settings, key)) for key in ("scaled SVM, 100", "SVM, 1000")
-        ]
-        rows.append(
-            [
-                name,
-                *_accuracies(cells, settings),
-                *few,
-                cells.cell(settings, "MSE"),
-                cells.cell(settings, "bound", 1),
-            ]
+    for name, settings in table_1.settings(EPOCHS, 0).items():
+        error, effective, bound = cells.row(
+            settings, {"MSE": 2, "effective components": 2, "bound": 1}
         )
-    header = ["features", "MLP", "linear SVM", "KNN (5)", "scaled SVM, 100 labels"]
-    header += ["linear SVM, 1,000 labels", "MSE", "bound, nats"]
-    return _table(header, rows)
+        use = [cells.best_component(settings), effective] if settings["k"] > 1 else ["", ""]
+        rows.append([name, error, PAPER_TABLE_1.get(name, ""), *use, bound])
+    header = ["model", "MSE", "paper", "best component alone", "effective components"]
+    return [*header, "bound, nats"], rows
 
 
-def tables():
-    """Scores on scikit-learn's tables."""
+def _classified(models):
+    """Rows of Table II for settings by name, and the row of PCA."""
+    cells, pca = Cells("mnist"), Cells("mnist_pca")
+    columns = {**ACCURACIES, "MSE": 2}
+    rows = [[name, *cells.row(settings, columns)] for name, settings in models.items()]
+    return [*rows, ["PCA, 80", *pca.row({"columns": 80}, columns)]]
+
+
+def _paper_row(name, key):
+    return [f"*paper: {name}*", *(f"*{v:.2f}*" for v in PAPER_TABLE_2[key]), ""]
+
+
+@table("table 2")
+def classification():
+    cells, model = Cells("mnist"), mixture(epochs=EPOCHS, seed=0)
+    keys = [f"{name} of components" for name in (*CLASSIFIERS, "MSE")]
+    whole, *others = _classified(
+        {"**M-VAE, all 80 codes**": model, **single_vaes(k=4, epochs=EPOCHS, seed=0)}
+    )
+    alone = [
+        [f"{place} component alone", *(cells.of_place(model, key, i) for key in keys)]
+        for i, place in enumerate(("heaviest", "second", "third", "lightest"))
+    ]
+    pixels = ["pixels", *Cells("mnist_pca").row({"columns": 784}, {**ACCURACIES, "MSE": 2})]
+    paper = [_paper_row(name, name) for name in PAPER_TABLE_2]
+    return ["features", *ACCURACY_HEADER, "MSE"], [whole, *alone, *others, pixels, *paper]
+
+
+@table("headline")
+def headline():
+    """Table II in short, with the objectives and KL weights of the section on few labels."""
+    models = [*few_labels.settings(EPOCHS, 0).items()]
+    ours = mixture(epochs=EPOCHS, seed=0, objective="mixture")
+    models.insert(4, ("M-VAE, mixture, KL weight 1", ours))
+    rows = [*_classified(dict(models)), _paper_row("M-VAE", "Mixture")]
+    return ["features", *ACCURACY_HEADER, "MSE"], rows
+
+
+@table("ablations")
+def ablation():
+    cells = Cells("mnist")
+    rows = [
+        [
+            name,
+            cells.cell(settings, "MSE"),
+            cells.best_component(settings),
+            *cells.row(settings, {**ACCURACIES, "bound": 1}),
+        ]
+        for name, settings in ablations.settings(EPOCHS, 0).items()
+    ]
+    return ["setting", "MSE", "best component", *ACCURACY_HEADER, "bound, nats"], rows
+
+
+@table("sharing")
+def sharing():
+    cells = Cells("mnist")
+    columns = {"effective components": 2, "dHSIC": 4, "NMI of k-means": 2, "NMI of components": 2}
+    rows = [
+        [name, *cells.row(settings, columns)]
+        for name, settings in ablations.settings(EPOCHS, 0).items()
+    ]
+    return ["setting", "effective components", "dHSIC", "NMI, k-means", "NMI, components"], rows
+
+
+@table("few labels")
+def labels():
+    cells = Cells("few_labels")
+    features = {
+        **few_labels.settings(EPOCHS, 0),
+        "PCA, 80": {"features": "PCA", "columns": 80},
+        "pixels": {"features": "pixels"},
+    }
+    rows = [
+        [kind, name, *cells.of_draws(settings, *(f"{kind}, {n}" for n in few_labels.LABELS))]
+        for kind in ("scaled SVM", "SVM", "KNN")
+        for name, settings in features.items()
+    ]
+    return ["classifier", "features", *(f"{n:,}" for n in few_labels.LABELS)], rows
+
+
+@table("best")
+def best_setting():
+    cells, few = Cells("mnist"), Cells("few_labels")
+    rows = [
+        [
+            name,
+            *cells.row(settings, ACCURACIES),
+            *few.of_draws(settings, "scaled SVM, 100", "SVM, 1000"),
+            *cells.row(settings, {"MSE": 2, "bound": 1}),
+        ]
+        for name, settings in best.settings(EPOCHS, 0).items()
+    ]
+    header = ["features", *ACCURACY_HEADER, "scaled SVM, 100 labels", "linear SVM, 1,000 labels"]
+    return [*header, "MSE", "bound, nats"], rows
+
+
+@table("tables")
+def scores_on_tables():
     cells = Cells("defaults")
-    rows_of = {"columns": {"features": "columns"}, "PCA": {"features": "PCA"}}
+    features = {"columns": {"features": "columns"}, "PCA": {"features": "PCA"}}
     for settings in defaults.codes(100):
         kind = "M-VAE" if settings["k"] > 1 else "VAE, d = 80"
-        rows_of[f"{kind}, {settings['objective']}, KL weight {settings['kl_weight']:g}"] = settings
+        features[f"{kind}, {settings['objective']}, KL weight {settings['kl_weight']:g}"] = settings
+    columns = {"linear": 1, "KNN": 1}
     rows = [
-        [name]
-        + [
-            " / ".join(
-                cells.cell({"table": table, **settings}, key, 1) for key in ("linear", "KNN")
-            )
-            for table in defaults.TABLES
+        [
+            name,
+            *(" / ".join(cells.row({"table": t, **settings}, columns)) for t in defaults.TABLES),
         ]
-        for name, settings in rows_of.items()
+        for name, settings in features.items()
     ]
-    return _table(["features", *defaults.TABLES], rows)
+    return ["features", *defaults.TABLES], rows
 
 
+@table("table 3")
 def cifar():
-    """Table III."""
     cells = Cells("cifar10")
-    real = cells.values({"features": "real test images"}, "inception score")
+    (real,) = cells.values({"features": "real test images"}, "inception score")
+    (accuracy,) = cells.values({"features": "classifier"}, "accuracy")
     rows = []
     for name, settings in table_3.models(CIFAR_EPOCHS, 0).items():
-        settings["data"] = "CIFAR-10, JPEG copy"
-        row = [name, cells.cell(settings, "RMSE")]
+        row = [name, cells.cell(settings | CIFAR, "RMSE")]
         for key in ("inception score", "inception score of samples"):
-            values = cells.values(settings, key)
-            row.append(_cell(values, 2))
-            row.append(_cell([v / real[0] for v in values], 2) if real else "")
-        rows.append([*row, cells.cell(settings, "effective components")])
-    accuracy = cells.values({"features": "classifier"}, "accuracy")
-    named = f"real test images; classifier right on {_cell([100 * a for a in accuracy], 1)} %"
-    rows.append([named, "0", _cell(real, 2), "1", "", "", ""])
+            values = cells.values(settings | CIFAR, key)
+            row += [_cell(values), _cell([value / real for value in values])]
+        rows.append([*row, cells.cell(settings | CIFAR, "effective components")])
+    name = f"real test images; classifier right on {100 * accuracy:.1f} %"
+    rows.append([name, "0", f"{real:.2f}", "1", "", "", ""])
     rows.append(["*paper: M-VAE*", "*3.17*", "*5.96*", "", "", "", ""])
     header = ["", "RMSE", "IS of reconstructions", "of real", "IS of samples", "of real"]
-    header += ["effective components"]
-    return _table(header, rows)
+    return [*header, "effective components"], rows
 
 
+@table("short images")
+def short_images():
+    cells = Cells("short_cifar")
+    columns = {"RMSE": 2, "effective components": 2, "seconds": 0}
+    rows = [
+        [name, *cells.row(settings | CIFAR, columns)]
+        for name, settings in short_cifar.settings(4, 0).items()
+    ]
+    return ["four epochs", *columns], rows
+
+
+@table("objectives")
+def objectives():
+    cells = Cells("mnist")
+    use = {"effective components": 2, "accuracy of components": 1, "NMI of components": 2}
+    few = ("scaled SVM, 100", "LabelSpreading, 100", "LabelSpreading, 1000")
+    rows = [
+        [
+            name,
+            *cells.row(settings, ACCURACIES),
+            *cells.of_draws(settings, *few),
+            *cells.row(settings, {"MSE": 2, "bound": 1}),
+            *(cells.row(settings, use) if settings["k"] > 1 else [""] * len(use)),
+        ]
+        for name, settings in components.settings(EPOCHS, 0).items()
+    ]
+    header = ["features", *ACCURACY_HEADER, "scaled SVM, 100 labels"]
+    header += [f"LabelSpreading, {n} labels" for n in ("100", "1,000")]
+    header += ["MSE", "bound, nats", "effective components", "accuracy, components"]
+    return [*header, "NMI, components"], rows
+
+
+@table("sheets")
+def sheets():
+    """Each cell: sheets apart / crossing."""
+    cells = Cells("manifolds")
+    columns = {"bound": 1, "MSE": 2, "ARI": 2, "effective components": 2}
+    rows = []
+    for name in manifolds.settings(80, 0, "apart"):
+        models = [manifolds.settings(80, 0, kind)[name] for kind in manifolds.APART]
+        shown = [*columns][:2] if name.startswith("VAE") else columns
+        row = [
+            " / ".join(cells.cell(model, key, columns[key]) for model in models).strip(" /")
+            for key in shown
+        ]
+        rows.append([name, *row, *[""] * (len(columns) - len(row))])
+    return ["model", *columns], rows
+
+
+@table("tried")
 def specialising():
-    """Ideas for components that specialise."""
     cells = Cells("tried")
     columns = {
         "effective components": ("effective components", 2),
@@ -289,95 +338,39 @@ def specialising():
         "accuracy, components": ("accuracy of components", 2),
         "NMI, components": ("NMI of components", 2),
     }
-    rows = [
-        [name, str(idea.k), str(idea.epochs)]
-        + [cells.cell(asdict(idea), key, digits) for key, digits in columns.values()]
-        for name, idea in tried.IDEAS
-    ]
-    return _table(["idea", "K", "epochs", *columns], rows)
-
-
-def objectives():
-    """What the objectives of ours give, beside the paper's and a single VAE."""
-    cells = Cells("mnist")
     rows = []
-    for name, settings in components.settings(EPOCHS, 0).items():
-        few = [
-            _of_draws(cells.values(settings, key))
-            for key in ("scaled SVM, 100", "LabelSpreading, 100", "LabelSpreading, 1000")
-        ]
-        of_mixture = [
-            cells.cell(settings, key, digits) if settings["k"] > 1 else ""
-            for key, digits in (
-                ("effective components", 2),
-                ("accuracy of components", 1),
-                ("NMI of components", 2),
-            )
-        ]
-        errors = [cells.cell(settings, "MSE"), cells.cell(settings, "bound", 1)]
-        rows.append([name, *_accuracies(cells, settings), *few, *errors, *of_mixture])
-    header = ["features", "MLP", "linear SVM", "KNN (5)", "scaled SVM, 100 labels"]
-    header += [f"LabelSpreading, {n} labels" for n in ("100", "1,000")]
-    header += ["MSE", "bound, nats", "effective components", "accuracy, components"]
-    return _table([*header, "NMI, components"], rows)
+    for record in cells._records:
+        settings = record["settings"]
+        row = [record["idea"], str(settings["k"]), str(settings["epochs"])]
+        rows.append([*row, *cells.row(settings, dict(columns.values()))])
+    return ["idea", "K", "epochs", *columns], rows
 
 
-def sheets():
-    """Rows on three curved sheets: apart / crossing."""
-    cells = Cells("manifolds")
-    columns = {"bound": 1, "MSE": 2, "ARI": 2, "effective components": 2}
-    rows = []
-    for name in manifolds.settings(80, 0, "apart"):
-        row = [name]
-        for key, digits in columns.items():
-            of_sheets = (
-                cells.cell(manifolds.settings(80, 0, sheets)[name], key, digits)
-                for sheets in manifolds.APART
-            )
-            row.append(
-                ""
-                if name.startswith("VAE") and key in ("ARI", "effective components")
-                else " / ".join(of_sheets).strip(" /")
-            )
-        rows.append(row)
-    return _table(["model", *columns], rows)
-
-
-def short_images():
-    """CIFAR-10 in four epochs."""
-    cells = Cells("short_cifar")
-    rows = []
-    for name, settings in short_cifar.settings(4, 0).items():
-        settings["data"] = "CIFAR-10, JPEG copy"
-        cell = [cells.cell(settings, key) for key in ("RMSE", "effective components")]
-        rows.append([name, *cell, cells.cell(settings, "seconds", 0)])
-    return _table(["four epochs", "RMSE", "effective components", "seconds"], rows)
-
-
+@table("rates")
 def rates():
-    """Learning rates for short fits."""
     cells = Cells("tried_rates")
     columns = {"SVM": 2, "KNN": 2, "MSE": 2, "bound": 1, "seconds": 0}
-    rows = [
-        [
-            f"{idea.share}, {idea.learning_rate:g}",
-            f"{idea.betas[0]}, {idea.betas[1]}",
-            str(idea.batch_size),
-            str(idea.epochs),
-        ]
-        + [cells.cell(tried_rates.settings(idea), key, digits) for key, digits in columns.items()]
-        for idea in tried_rates.IDEAS
-    ]
+    rows = []
+    for record in cells._records:
+        settings = record["settings"]
+        share, rate, betas, *sizes = settings.values()
+        name = [f"{share}, {rate:g}", f"{betas[0]}, {betas[1]}", *map(str, sizes)]
+        rows.append([*name, *cells.row(settings, columns)])
     header = ["learning rate", "betas", "batch", "epochs", "linear SVM, 20,000 labels"]
-    return _table([*header, "KNN (5)", "MSE", "bound, nats", "seconds"], rows)
+    return [*header, "KNN (5)", "MSE", "bound, nats", "seconds"], rows
+
+
+def _kept(name, kind="amx_bf16"):
+    """Figures in benchmarks/results by their keys."""
+    path = ROOT / "benchmarks" / "results" / f"{name}_{kind}.json"
+    return json.loads(path.read_text())
 
 
 class Times:
-    """Figures of time_to_quality.py by the start of their keys, over all seeds that were run."""
+    """Figures of time_to_quality.py by the start of their keys, over all seeds."""
 
     def __init__(self, kind="avx512_bf16"):
-        path = ROOT / "benchmarks" / "results" / f"time_to_quality_{kind}.json"
-        self._figures = json.loads(path.read_text())
+        self._figures = _kept("time_to_quality", kind)
 
     def values(self, start, key):
         return [
@@ -391,91 +384,89 @@ class Times:
         names = {match[1] for match in found if match}
         return sorted(names, key=lambda n: (n.startswith("before"), int(n.split()[1])))
 
-    def cell(self, start, key, digits):
-        return _cell(self.values(start, key), digits)
+    def row(self, start, columns):
+        return [_cell(self.values(start, key), digits) for key, digits in columns.items()]
 
-    def seconds(self, start, digits=1):
-        values = self.values(start, "seconds")
-        return f"{np.median(values):.{digits}f}" if values else ""
+    def median(self, start):
+        return np.median(self.values(start, "seconds"))
+
+    def seconds(self, *starts):
+        return [f"{self.median(start):.1f}" for start in starts]
 
 
+def _on_mnist(times, fit):
+    """Seconds and quality of one fit."""
+    start = f"mnist, {fit}"
+    return [*times.seconds(start), *times.row(start, {**ACCURACIES, "MSE": 2})]
+
+
+@table("times, mnist")
 def times_on_mnist():
-    """Seconds and what they buy."""
     times = Times()
-    fits = times.fits_on_mnist()
-    (epoch,) = times.values("mnist, obvious, an epoch", "seconds")
+    epoch = times.median("mnist, obvious, an epoch")
     rows = []
-    for fit in ["PCA", *fits]:
-        is_before = fit.startswith("before")
-        obvious = f"{epoch * int(fit.split()[1]):.0f}" if is_before else ""
-        rows.append(
-            [fit.replace("PCA", "PCA, 80"), times.seconds(f"mnist, {fit}"), obvious]
-            + [times.cell(f"mnist, {fit}", key, 2) for key in ("MLP", "SVM", "KNN", "MSE")]
-        )
-    header = ["fit", "seconds", "obvious version", "MLP", "linear SVM", "KNN (5)", "MSE"]
-    return _table(header, rows)
+    for fit in ["PCA", *times.fits_on_mnist()]:
+        obvious = f"{epoch * int(fit.split()[1]):.0f}" if fit.startswith("before") else ""
+        seconds, *quality = _on_mnist(times, fit)
+        rows.append([fit.replace("PCA", "PCA, 80"), seconds, obvious, *quality])
+    return ["fit", "seconds", "obvious version", *ACCURACY_HEADER, "MSE"], rows
 
 
+@table("times, AMX")
+def times_on_mnist_with_amx():
+    times = Times("amx_bf16")
+    rows = [[fit, *_on_mnist(times, fit)] for fit in times.fits_on_mnist()]
+    return ["fit", "seconds", *ACCURACY_HEADER, "MSE"], rows
+
+
+@table("times, short")
 def times_in_short():
-    """Three of the below."""
     times = Times()
     fits = {
         "digits, default `fit`": ("digits, now", "digits, before"),
         "digits, the search above": ("search, now", "search, before"),
         "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
     }
-    rows = [[name, *(times.seconds(start) for start in starts)] for name, starts in fits.items()]
-    return _table(["seconds", "now", "plain Adam"], rows)
+    rows = [[name, *times.seconds(*starts)] for name, starts in fits.items()]
+    return ["seconds", "now", "plain Adam"], rows
 
 
+@table("times, processors")
 def times_by_processor():
-    """Seconds now and before, and their ratio."""
     pairs = {
         "MNIST, 2 epochs now, 6 before": ("mnist, now, 2 epochs", "mnist, before, 6 epochs"),
         "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
-        **{table: (f"{table}, now", f"{table}, before") for table in defaults.TABLES},
+        **{name: (f"{name}, now", f"{name}, before") for name in defaults.TABLES},
         "the README's search": ("search, now", "search, before"),
     }
     rows = []
     for name, (now, before) in pairs.items():
         row = [name]
-        for kind in ("avx512_bf16", "amx_bf16"):
-            times = Times(kind)
-            seconds = [np.median(times.values(start, "seconds")) for start in (now, before)]
-            row += [f"{seconds[0]:.1f}", f"{seconds[1]:.1f}", f"{seconds[0] / seconds[1]:.2f}"]
+        for times in (Times(), Times("amx_bf16")):
+            ratio = times.median(now) / times.median(before)
+            row += [*times.seconds(now, before), f"{ratio:.2f}"]
         rows.append(row)
-    header = ["fit", "AMD: now", "before", "ratio", "Intel, AMX: now", "before", "ratio"]
-    return _table(header, rows)
+    return ["fit", "AMD: now", "before", "ratio", "Intel, AMX: now", "before", "ratio"], rows
 
 
-def times_on_mnist_with_amx():
-    """What is bought there."""
-    times = Times("amx_bf16")
-    keys = ("MLP", "SVM", "KNN", "MSE")
-    rows = [
-        [fit, times.seconds(f"mnist, {fit}"), *(times.cell(f"mnist, {fit}", k, 2) for k in keys)]
-        for fit in times.fits_on_mnist()
-    ]
-    return _table(["fit", "seconds", "MLP", "linear SVM", "KNN (5)", "MSE"], rows)
-
-
+@table("times, tables")
 def times_on_tables():
-    """Default fits: seconds, and accuracy (R^2 for diabetes) of a linear model and of KNN."""
+    """Seconds, and accuracy (R^2 for diabetes) of a linear model and of KNN."""
     times = Times()
     rows = []
-    for table in defaults.TABLES:
-        row = [table]
-        for name in ("now", "before", "PCA"):
-            start = f"{table}, {name}"
-            scores = " / ".join(times.cell(start, key, 1) for key in ("linear", "KNN"))
-            row += [scores] if name == "PCA" else [times.seconds(start), scores]
+    for name in defaults.TABLES:
+        row = [name]
+        for way in ("now", "before", "PCA"):
+            start = f"{name}, {way}"
+            row += [] if way == "PCA" else times.seconds(start)
+            row.append(" / ".join(times.row(start, {"linear": 1, "KNN": 1})))
         rows.append(row)
     header = ["table", "now, s", "linear / KNN", "before, s", "linear / KNN", "PCA, linear / KNN"]
-    return _table(header, rows)
+    return header, rows
 
 
+@table("times, searches")
 def times_of_searches():
-    """Seconds and the best score."""
     times = Times()
     names = {
         "search, now": "README, 15 epochs",
@@ -486,122 +477,48 @@ def times_of_searches():
         "search of nine, halving": "the same, `HalvingGridSearchCV`, 4 to 36 epochs",
     }
     rows = [
-        [name, times.seconds(key), times.cell(key, "best score", 1)] for key, name in names.items()
+        [name, *times.seconds(key), *times.row(key, {"best score": 1})]
+        for key, name in names.items()
     ]
-    return _table(["search", "seconds", "best score, %"], rows)
+    return ["search", "seconds", "best score, %"], rows
 
 
-def kept_with_amx(name):
-    path = ROOT / "benchmarks" / "results" / f"{name}_amx_bf16.json"
-    return json.loads(path.read_text())
-
-
+@table("chunks")
 def chunks():
-    """Ten passes over MNIST in chunks or at once: means over the seeds."""
-    kept = kept_with_amx("streaming")
+    kept = _kept("streaming")
     digits = {"MLP": 1, "SVM": 1, "KNN": 1, "MSE": 2, "bound": 1}
     rows = []
     for way in ("partial_fit", "fit", "fit, constant"):
-        of_way = [value for name, value in kept.items() if name.startswith(f"{way}, seed")]
-        cells = [_cell([seed[name] for seed in of_way], n) for name, n in digits.items()]
-        rows.append([way, *cells])
-    return _table(["", "MLP", "linear SVM", "KNN (5)", "MSE", "bound, nats"], rows)
+        seeds = [value for name, value in kept.items() if name.startswith(f"{way}, seed")]
+        rows.append([way, *(_cell([seed[key] for seed in seeds], n) for key, n in digits.items())])
+    return ["", *ACCURACY_HEADER, "MSE", "bound, nats"], rows
 
 
-def scaling_measured():
-    """Milliseconds of a step, and rows a second in units of those of one process."""
+@table("scaling")
+def scaling():
+    """Milliseconds a step, and rows a second in units of one process."""
     rows = []
-    for name, kept in kept_with_amx("scaling").items():
+    for name, kept in _kept("scaling").items():
         if match := re.search(r"(\d+) rows a process", name):
-            times = [f"{kept['milliseconds'][key]:.0f}" for key in ("alone", "weak", "strong")]
+            alone, weak, strong = (
+                f"{kept['milliseconds'][key]:.0f}" for key in ("alone", "weak", "strong")
+            )
             gains = [f"{kept[f'{key}, times the rows a second']:.2f}" for key in ("weak", "strong")]
             share = f"{100 * kept['share of communication, weak']:.0f} %"
-            rows.append([match[1], times[0], times[1], gains[0], share, times[2], gains[1]])
+            rows.append([match[1], alone, weak, gains[0], share, strong, gains[1]])
     header = ["rows", "one process, ms", "two with as many each, ms", "rows a second"]
-    header += ["of it sums over ranks", "two with half each, ms", "rows a second"]
-    return _table(header, rows)
+    return [*header, "of it sums over ranks", "two with half each, ms", "rows a second"], rows
 
 
-def scaling_predicted():
-    """Efficiency by speed of a device, rows and link."""
-    kept = kept_with_amx("scaling")
-    rows = [
-        [*name.split(", "), *(f"{100 * value:.0f} %" for value in values)]
-        for name, values in kept["predicted efficiency"].items()
-    ]
-    ranks = [f"{n} ranks" for n in kept["ranks"]]
-    return _table(["device", "rows a rank", "link", *ranks], rows)
-
-
-def scaling_of_shapes():
-    """Efficiency by the size of the network, on 64 fast devices."""
-    names = {
-        "128 rows": "128 rows a rank",
-        "1024 rows": "1,024 rows a rank",
-        "1024 rows, bfloat16": "1,024, sums in bfloat16",
-        "8192 rows": "8,192 rows a rank",
-    }
-    rows = []
-    for shape, kept in kept_with_amx("scaling")["predicted efficiency, shapes"].items():
-        sizes = [f"{kept['megabytes of gradients']:.0f}"]
-        sizes.append(f"{kept['milliseconds of 1024 rows alone']:.2f}")
-        rows.append([shape, *sizes, *(f"{100 * kept[name]:.0f} %" for name in names)])
-    header = ["network", "gradients, MB", "1,024 rows alone, ms", *names.values()]
-    return _table(header, rows)
-
-
+@table("minibatches")
 def larger_minibatches():
-    """What a few epochs of MNIST give."""
-    rows = []
-    for name, kept in kept_with_amx("scaling").items():
-        if name.startswith("minibatches of"):
-            sizes = re.findall(r"\d+", name)
-            rows.append([*sizes, f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"])
+    rows = [
+        [*re.findall(r"\d+", name), f"{kept['bound']:.1f}", f"{kept['SVM']:.2f}"]
+        for name, kept in _kept("scaling").items()
+        if name.startswith("minibatches of")
+    ]
     header = ["rows a minibatch", "times the learning rate", "epochs", "bound, nats", "linear SVM"]
-    return _table(header, rows)
-
-
-TABLES = {
-    "table 1": reconstruction,
-    "table 2": classification,
-    "headline": headline,
-    "best": best_setting,
-    "ablations": ablation,
-    "sharing": sharing,
-    "few labels": labels,
-    "tables": tables,
-    "table 3": cifar,
-    "objectives": objectives,
-    "sheets": sheets,
-    "tried": specialising,
-    "short images": short_images,
-    "rates": rates,
-    "times, mnist": times_on_mnist,
-    "times, tables": times_on_tables,
-    "times, short": times_in_short,
-    "times, AMX": times_on_mnist_with_amx,
-    "times, processors": times_by_processor,
-    "times, searches": times_of_searches,
-    "chunks": chunks,
-    "scaling": scaling_measured,
-    "scaling, predicted": scaling_predicted,
-    "scaling, shapes": scaling_of_shapes,
-    "minibatches": larger_minibatches,
-}
-
-
-PAGES = (
-    *(ROOT / "docs" / name for name in ("paper.md", "benchmarks.md", "scale.md")),
-    ROOT / "README.md",
-)
-
-
-def rendered(text):
-    """The text with its tables replaced."""
-    for name, table in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda m, t=table: f"{m[1]}\n{t()}\n\n{m[2]}", text, flags=re.DOTALL)
-    return text
+    return header, rows
 
 
 def main():

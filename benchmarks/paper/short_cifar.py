@@ -1,20 +1,16 @@
-"""CIFAR-10 in four epochs, by learning rate and by model, where Table III takes forty.
+"""CIFAR-10 in four epochs (Table III has forty), by learning rate and by model.
 
     python benchmarks/paper/short_cifar.py --epochs 4 --seeds 1
 
-The data, the networks and the RMSE of the test images are those of table_3.py. Seconds are those of
-the processor, on one thread.
+Data, networks and RMSE are as in table_3.py. Seconds are CPU time on one thread.
 """
 
-import os
 import time
 
 import torch
 from common import PLAIN_ADAM, Results, arguments
-from table_3 import CHANNELS, LATENT_DIM, N_TRAIN, STRIDES, K
+from table_3 import CHANNELS, LATENT_DIM, N_TRAIN, STRIDES, K, data_name, untrained
 
-from skmvae import MVAETransformer
-from skmvae.architectures import Conv
 from skmvae.datasets import fetch_cifar10
 from skmvae.metrics import effective_components, reconstruction_error
 
@@ -38,8 +34,7 @@ MODELS = {
 
 def settings(epochs, seed):
     """Every model, by the name of its row."""
-    data = "CIFAR-10, JPEG copy" if os.environ.get("SKMVAE_DATA") else "CIFAR-10"
-    common = {"data": data, "epochs": epochs, "seed": seed}
+    common = {"data": data_name(), "epochs": epochs, "seed": seed}
     return {name: {**common, **model} for name, model in MODELS.items()}
 
 
@@ -54,18 +49,10 @@ def main():
 
 
 def evaluate(model, cifar):
-    mvae = MVAETransformer(
-        k=model["k"],
-        latent_dim=model["latent_dim"],
-        objective=model["objective"],
-        kl_weight=model["kl_weight"],
-        architecture=Conv(cifar.image_shape, tuple(CHANNELS), strides=tuple(STRIDES)),
+    mvae = untrained(
+        {**model, "channels": CHANNELS, "strides": STRIDES},
         learning_rate_schedule=model["schedule"],
         learning_rate=model["learning_rate"],
-        batch_size=64,
-        max_iter=model["epochs"],
-        random_state=model["seed"],
-        verbose=1,
     )
     start = time.process_time()
     mvae.fit(cifar.X_train[:N_TRAIN])

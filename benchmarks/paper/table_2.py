@@ -37,7 +37,7 @@ def pca(mnist, n_columns, seed):
 
 
 def raw(mnist):
-    """The pixels themselves."""
+    """Accuracies on the pixels themselves."""
     return {"MSE": 0.0, **mnist.accuracies(mnist.data.X_train, mnist.data.X_test, 0)}
 
 

@@ -2,13 +2,14 @@
 
     python benchmarks/paper/table_3.py --epochs 40 --seeds 1
 
-RMSE is the paper's, the root of the mean sum of squares of an image. The inception score is that of
-equation 15 under a classifier that this script trains on the other 40,000 training images: of the
-reconstructions of the test images, which is what the authors' code scores, of samples, and of the
-test images themselves. It is not comparable with scores under Google's Inception network, such as
-the paper's; its ratio to the score of real images is.
+RMSE is defined as in the paper: the root of the mean sum of squares of an image.
 
-From ``SKMVAE_DATA`` the images are a JPEG copy of CIFAR-10: every figure then says so.
+Inception score (equation 15): this script trains the classifier, on the other 40,000 training
+images. It scores reconstructions of the test images, as the authors' code does, samples, and the
+test images themselves. Scores under Google's Inception network, such as the paper's, cannot be
+compared with these; the ratio to the score of the test images can.
+
+Images from ``SKMVAE_DATA`` are a JPEG copy of CIFAR-10, and the settings of every result say so.
 """
 
 import os
@@ -16,46 +17,44 @@ import os
 import joblib
 import numpy as np
 import torch
-from common import HERE, MODELS, PLAIN_ADAM, Results, arguments, fitted
+from common import HERE, MODELS, Results, arguments, fitted, make_model
 from matplotlib import pyplot as plt
 from torch import nn
 from torch.nn import functional as F
 
-from skmvae import MVAETransformer
 from skmvae.architectures import Conv
 from skmvae.datasets import fetch_cifar10
 from skmvae.metrics import effective_components, inception_score, reconstruction_error
 
 N_TRAIN, K, LATENT_DIM = 10_000, 4, 256
 N_IMAGES = 12
-# The default network of Conv, named here because the results have to say what they are of.
+# The default network of Conv, spelt out because the settings of a result record it.
 CHANNELS, STRIDES = [32, 64, 64, 128, 128], [2, 1, 2, 1, 1]
-# With these, one VAE has as many parameters as K of the above (27.5 million).
+# One VAE of these widths has as many parameters as K of the above (27.5 million).
 WIDE_CHANNELS = [108, 215, 215, 430, 430]
+
+
+def data_name():
+    return "CIFAR-10, JPEG copy" if os.environ.get("SKMVAE_DATA") else "CIFAR-10"
 
 
 def models(epochs, seed):
     """Settings by the name of the row: the mixture, single VAEs, other KL weights."""
     names = {}
-    for objective, kl_weight in (("melbo", 1.0), ("melbo", 0.25), ("elbo", 1.0), ("elbo", 0.25)):
-        names[f"M-VAE, {objective}, KL weight {kl_weight:g}"] = {
-            "k": K,
-            "latent_dim": LATENT_DIM,
-            "objective": objective,
-            "kl_weight": kl_weight,
-        }
-    for latent_dim in (LATENT_DIM, K * LATENT_DIM):
+    for objective in ("melbo", "elbo"):
+        for kl_weight in (1.0, 0.25):
+            model = {"k": K, "objective": objective, "kl_weight": kl_weight}
+            names[f"M-VAE, {objective}, KL weight {kl_weight:g}"] = model
+    for d in (LATENT_DIM, K * LATENT_DIM):
         for kl_weight in (1.0, 1.0 / K):
-            names[f"VAE, d = {latent_dim}, KL weight {kl_weight:g}"] = {
-                "k": 1,
-                "latent_dim": latent_dim,
-                "objective": "melbo",
-                "kl_weight": kl_weight,
-            }
-    wide = {"k": 1, "latent_dim": LATENT_DIM, "objective": "melbo", "kl_weight": 1.0}
-    names[f"VAE, d = {LATENT_DIM}, as many parameters"] = {**wide, "channels": WIDE_CHANNELS}
+            model = {"k": 1, "latent_dim": d, "kl_weight": kl_weight}
+            names[f"VAE, d = {d}, KL weight {kl_weight:g}"] = model
+    names[f"VAE, d = {LATENT_DIM}, as many parameters"] = {"k": 1, "channels": WIDE_CHANNELS}
     common = {
-        "data": "CIFAR-10, JPEG copy" if os.environ.get("SKMVAE_DATA") else "CIFAR-10",
+        "data": data_name(),
+        "latent_dim": LATENT_DIM,
+        "objective": "melbo",
+        "kl_weight": 1.0,
         "channels": CHANNELS,
         "strides": STRIDES,
         "epochs": epochs,
@@ -77,23 +76,14 @@ def main():
     draw(next(iter(models(parsed.epochs, 0).values())), cifar)
 
 
-def model_of(settings, cifar):
-    def make():
-        return MVAETransformer(
-            k=settings["k"],
-            latent_dim=settings["latent_dim"],
-            objective=settings["objective"],
-            kl_weight=settings["kl_weight"],
-            architecture=Conv(
-                cifar.image_shape, tuple(settings["channels"]), strides=tuple(settings["strides"])
-            ),
-            **PLAIN_ADAM | {"batch_size": 64},
-            max_iter=settings["epochs"],
-            random_state=settings["seed"],
-            verbose=1,
-        )
+def untrained(settings, **params):
+    channels, strides = tuple(settings["channels"]), tuple(settings["strides"])
+    architecture = Conv((3, 32, 32), channels, strides=strides)
+    return make_model(settings, architecture=architecture, batch_size=64, verbose=1, **params)
 
-    return fitted(settings, make, cifar.X_train[:N_TRAIN])
+
+def model_of(settings, cifar):
+    return fitted(settings, lambda: untrained(settings), cifar.X_train[:N_TRAIN])
 
 
 def evaluate(settings, cifar, judge):
@@ -111,7 +101,7 @@ def evaluate(settings, cifar, judge):
 
 
 class Judge:
-    """A small residual network, trained on images that no mixture sees."""
+    """A small residual network, trained on images that no M-VAE is trained on."""
 
     EPOCHS = 12
 
@@ -197,7 +187,7 @@ class _Residual(nn.Module):
 
 
 def _augmented(X, rng):
-    """Images moved by up to four pixels, half of them mirrored."""
+    """Images shifted by up to four pixels, half of them mirrored."""
     x = F.pad(torch.from_numpy(X).view(-1, 3, 32, 32), (4, 4, 4, 4), mode="reflect")
     top, left = rng.integers(0, 9, 2)
     x = x[:, :, top : top + 32, left : left + 32]

@@ -96,7 +96,7 @@ def _number(value: Real) -> str:
 
 def _class(kind: type) -> Any:
     """The functions of a class and of those that it inherits from."""
-    described = []
+    described: list[Any] = []
     for base in kind.__mro__:
         described.append(base.__qualname__.rpartition(".")[2])
         if base.__module__.partition(".")[0] in _KNOWN:

@@ -133,7 +133,7 @@ def launch():
     """
     for name in ("torch._dynamo", "safetensors.numpy"):  # what the first fit of a process imports
         importlib.import_module(name)
-    checkpoints._SHARE_OF_TIME = 1e9  # a checkpoint after every epoch
+    checkpoints._FRACTION_OF_TIME = 1e9  # a checkpoint after every epoch
     gc.freeze()  # a collection in a job would touch, and so copy, all of this process's memory
     alive = set()
     for line in sys.stdin:

@@ -37,7 +37,7 @@ EPOCHS = 4
 @pytest.fixture(autouse=True)
 def _a_checkpoint_after_every_epoch(monkeypatch):
     """Otherwise a fit as short as these would only write its last."""
-    monkeypatch.setattr(checkpoints, "_SHARE_OF_TIME", math.inf)
+    monkeypatch.setattr(checkpoints, "_FRACTION_OF_TIME", math.inf)
 
 
 def make(**params):
@@ -370,7 +370,7 @@ from skmvae._files import checkpoints
 from skmvae.architectures import MLP
 
 torch.set_num_threads(1)
-checkpoints._SHARE_OF_TIME = float("inf")
+checkpoints._FRACTION_OF_TIME = float("inf")
 disk, report = Path(sys.argv[1]), {}
 X = np.random.default_rng(0).normal(size=(60, 5))
 

@@ -266,13 +266,18 @@ def test_ctrl_c_before_the_first_epoch_keeps_the_earlier_fit(make_small, digits)
 
     from skmvae import _transformer
 
-    original = _transformer.check_rows
-    _transformer.check_rows = lambda e, X, reset: original(e, X, reset=reset).view(Pressed)
+    original = _transformer.check_new_rows
+
+    def pressed(*args, **kwargs):
+        rows, columns = original(*args, **kwargs)
+        return rows.view(Pressed), columns
+
+    _transformer.check_new_rows = pressed
     try:
         with pytest.raises(KeyboardInterrupt):
             mvae.fit(X)
     finally:
-        _transformer.check_rows = original
+        _transformer.check_new_rows = original
     assert mvae._state is state
     assert mvae.n_iter_ == n_iter
     assert np.isfinite(mvae.transform(X)).all()
