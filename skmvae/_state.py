@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ._model.distributions import LIKELIHOODS
 from ._model.network import MixtureVAE
+from ._model.objective import ObjectiveTerms
 from ._runtime import gradients, torch_dtype
 from ._version import __version__
 
@@ -149,6 +151,23 @@ class Epoch(NamedTuple):
     records: tuple[Record, ...]
     trained: Callable[[], Trained]
     training_state: Callable[[], TrainingState]
+
+
+def history_of(records: Iterable[Record]) -> dict[str, list[float]]:
+    """One dict an epoch -> one list a name; NaN where an epoch lacks a name.
+
+    The loss and its terms are there in any case, the others if any epoch has them.
+    """
+    records = [*records]
+    names = dict.fromkeys(["loss", *ObjectiveTerms._fields])
+    names |= {name: None for record in records for name in record}
+    return {name: [record.get(name, math.nan) for record in records] for name in names}
+
+
+def records_of(history: dict[str, list[float]]) -> list[Record]:
+    """One list a name -> one dict an epoch."""
+    epochs = zip(*history.values(), strict=True)
+    return [dict(zip(history, values, strict=True)) for values in epochs]
 
 
 @gradients()

@@ -5,6 +5,9 @@ from importlib.util import find_spec
 
 # Without it scikit-learn skips one of its checks. Read when SciPy is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Processes of pytest-xdist that have threads of their own wait for each other. Read by torch.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -19,6 +19,7 @@ FLOORS = (
     {"_rows", "_state", "architectures", "metrics"},
     {"_saved"},
     {"_files", "_fit", "_inference"},
+    {"_parameters"},
     {"_transformer"},
     {"_loading", "datasets", "distributed", "onnx", "plotting"},
     {"__init__"},
@@ -27,6 +28,7 @@ FLOORS = (
 # Below the shell everything is plain torch, testable on tensors alone.
 MAY_IMPORT_SKLEARN = {
     "_fit.callbacks",
+    "_parameters",
     "_transformer",
     "_validation",
     "architectures",
