@@ -18,7 +18,7 @@ def main():
     X, y = load_digits(return_X_y=True)
     train, test = slice(0, 1200), slice(1200, None)
 
-    # This rank's shard, a slice: of a memory map no more is ever read.
+    # Take this rank's shard as a slice: only these rows of a memory map are ever read.
     shard = np.array_split(X[train], size)[rank]
     mvae = MVAETransformer(k=4, max_iter=20, random_state=0, verbose=1)
     skmvae.distributed.fit(mvae, shard)
