@@ -171,7 +171,7 @@ class Inference:
     def _rows(
         self, function: Callable[[MixtureVAE, Tensor], Tensor], rows: ScaledRows
     ) -> np.ndarray:
-        """Like ``_map`` for a function that gives rows, which are taken back to the units of X."""
+        """Map a function that gives rows, and take the rows back to the units of X."""
         with self._memory():
             _, mean = _network_of(self.state, self._device, rows.dtype)
 

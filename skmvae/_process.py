@@ -14,8 +14,8 @@ import torch
 
 Result = TypeVar("Result")
 
-# What lies between a line of the user's and the place of a warning: scikit-learn wraps transform,
-# and autograd contexts are decorators.
+# Packages whose frames lie between the user's line and a warning: scikit-learn wraps transform, and
+# autograd contexts are decorators.
 _ON_THE_WAY = frozenset({"skmvae", "sklearn", "torch", "joblib", "contextlib"})
 
 # The process in which this package has computed in more than one thread. A fork copies it.
@@ -56,7 +56,7 @@ def out_of_memory_explained(what: str) -> Iterator[None]:
 
 
 def _kind_of_shortage(error: Exception) -> type[MemoryError] | type[RuntimeError] | None:
-    """How a lack of memory is raised. torch has no type of its own for that of the host."""
+    """The error type for a shortage of memory; torch has none for that of the host."""
     if isinstance(error, torch.OutOfMemoryError):
         return torch.OutOfMemoryError
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):

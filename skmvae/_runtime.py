@@ -51,7 +51,7 @@ def _start_cuda(device: str) -> None:
 
 
 def inference_device(device: str) -> torch.device:
-    """Like ``resolve_device``, but the CPU, with a warning, where there is no such device.
+    """The torch device for a ``device`` parameter; the CPU, with a warning, if there is none such.
 
     A model fitted on a GPU can be used on a machine without one.
     """
@@ -63,7 +63,7 @@ def inference_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What a ``precision`` parameter means on the device: float32 or bfloat16."""
+    """float32 or bfloat16 for a ``precision`` parameter on the device."""
     if precision != "auto":
         return precision
     return "bfloat16" if _multiplies_bfloat16_faster(device) else "float32"

@@ -1,4 +1,4 @@
-"""What is installed, for bug reports."""
+"""Versions of what is installed, for bug reports."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ Record: TypeAlias = dict[str, float]  # terms, learning rate and seconds of an e
 
 
 class Trained(NamedTuple):
-    """What a fit gives: a network, the records of its epochs, and the seed of the held-out rows."""
+    """Result of a fit: a network, the records of its epochs, and the seed of the held-out rows."""
 
     state: NetworkState
     records: tuple[Record, ...]
@@ -174,7 +174,7 @@ def records_of(history: dict[str, list[float]]) -> list[Record]:
 def new_network(
     state: NetworkState, generator: torch.Generator, device: torch.device
 ) -> MixtureVAE:
-    """A network with the shapes of ``state`` and weights drawn from ``generator`` alone."""
+    """A network with the shapes of ``state`` and parameters drawn from ``generator`` alone."""
     network = skeleton(state)
     saved = network.state_dict()
     for name, tensor in [*network.named_buffers(), *network.named_parameters()]:
@@ -207,12 +207,12 @@ def load_network(
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """In the memory of the tensors, where that is the CPU's."""
+    """Arrays that share the memory of the tensors if those are on the CPU."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """On the CPU, in the memory of the arrays where that may be written to."""
+    """Tensors on the CPU that share the memory of the arrays if those are writeable."""
     return {
         # torch warns of an array that it must not write to, such as a memory-mapped file.
         name: torch.from_numpy(array if array.flags.writeable else array.copy())

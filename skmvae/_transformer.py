@@ -202,7 +202,7 @@ class MVAETransformer(
     # Codes are the only input of inverse_transform: there is nothing to route to it.
     __metadata_request__inverse_transform: ClassVar[dict[str, str]] = {"Z": UNUSED}
 
-    # Where the question mark of the HTML representation leads.
+    # Link behind the question mark of the HTML representation.
     _doc_link_module = "skmvae"
     _doc_link_template = (
         "https://skmvae.readthedocs.io/en/latest/generated/{estimator_module}.{estimator_name}.html"

@@ -13,8 +13,8 @@ import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-# What rounding may leave outside of a support: MinMaxScaler gives up to 1 + 2e-16, or 1 + 1.2e-7 in
-# float32. It is clipped where rows are used.
+# Rounding may leave values that far outside of a support: MinMaxScaler gives up to 1 + 2e-16, or
+# 1 + 1.2e-7 in float32. They are clipped where rows are used.
 ROUNDING = 1e-6
 
 # The names of dtypes, of NumPy and of all kinds of data frames, that hold dates and times, and of
@@ -157,7 +157,7 @@ def is_lazy(X: Any) -> bool:
 
 
 def column_names(X: Any) -> list[Any]:
-    """Those of a data frame or a table of pyarrow; none of an array, or before they are known."""
+    """Column names of a data frame or a pyarrow table; an empty list for an array or lazy frame."""
     return [] if is_lazy(X) else list(getattr(X, "column_names", getattr(X, "columns", [])))
 
 

@@ -1,4 +1,4 @@
-"""What one component is made of.
+"""Architectures: the networks that one component consists of.
 
 An architecture is a :class:`~sklearn.base.BaseEstimator` with a method ``build``, so it can be
 cloned, nested in a grid search (``architecture__hidden_layer_sizes``) and saved.
@@ -55,10 +55,10 @@ from ._validation import are_sizes, check_parameters, in_interval, one_of, optio
 
 __all__ = ["MLP", "ComponentLinear", "Conv"]
 
-# Of hidden_layer_sizes=None. The time of a step falls with the square of the width.
+# Default widths (hidden_layer_sizes=None): the time of a step falls with the square of the width.
 _NARROWEST, _WIDEST, _UNITS_A_COLUMN = 128, 500, 4
 
-# In place where autograd allows it: a layer's output has no other use.
+# Activations work in place where autograd allows it: a layer's output has no other use.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
     "tanh": torch.tanh_,

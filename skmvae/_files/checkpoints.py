@@ -110,7 +110,7 @@ class Checkpoint:
         return self._folder / f"mvae-{self._key}-{max_iter}.safetensors"
 
     def _about(self, max_iter: int) -> dict[str, Any]:
-        """What a file of this key says of itself."""
+        """The description that a file of this key has of itself."""
         return {"format_version": _FORMAT_VERSION, "key": self._key, "max_iter": max_iter}
 
     def _lengths_to_read(self) -> list[int]:
@@ -150,7 +150,7 @@ class Checkpoint:
         return state if is_same else None
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        """What cannot be read is not this fit's to delete, and another file takes its place."""
+        """Rename a file that cannot be read: it may be somebody else's, and must not be deleted."""
         aside = path.with_name(f"{path.name}.unreadable-{uuid.uuid4().hex[:8]}")
         message = f"A checkpoint cannot be read, and fit begins without: {error}"
         with contextlib.suppress(OSError):

@@ -66,7 +66,7 @@ def _described(value: Any, holders: frozenset[int] = frozenset()) -> Any:
 
 
 def _contents(value: Any, described: Callable[[Any], Any]) -> Any:
-    """What a collection or an object holds."""
+    """Describe a collection or an object by its contents."""
     if isinstance(value, np.ndarray):
         return ["objects", value.shape, *map(described, value.flat)]
     if isinstance(value, list | tuple):

@@ -23,13 +23,13 @@ _KIND, _FORMAT_VERSION = "skmvae model", 1
 
 _OURS = ("skmvae.architectures.Conv", "skmvae.architectures.MLP")
 
-# Of a NetworkState, what is no array and no architecture.
+# Fields of a NetworkState that are neither arrays nor an architecture.
 _NETWORK_VALUES = tuple(
     field.name
     for field in fields(NetworkState)
     if field.name not in ("architecture", "arrays", "mean")
 )
-_ARRAYS = ("mean", "weights")  # beside those of the network and of training
+_ARRAYS = ("mean", "weights")  # other arrays have a prefix, "network/" or "training/"
 
 
 def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ def _decoded(value: Any, trusted: Collection[str]) -> Any:
 
 
 def _path_of(kind: type) -> str:
-    """Where it can be imported from; ValueError if it cannot."""
+    """The import path of a class; ValueError if it has none."""
     if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is not kind:
         raise ValueError(
             f"{kind.__qualname__} cannot be imported from {kind.__module__}, so a model file "

@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if not path.is_file():  # so that the message is not safetensors' own
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        # As torch's, since for NumPy safetensors copies what it reads.
+        # Read as torch's tensors: for NumPy, safetensors copies what it reads.
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118

@@ -20,7 +20,7 @@ _N_STAGING_BUFFERS = 2
 
 
 class Batches(Protocol):
-    """Where the steps of an epoch get their rows from."""
+    """Source of the rows of an epoch's steps."""
 
     def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[Tensor]:
         """Yield x (size, F) for each of the sizes, valid until the next is asked for."""

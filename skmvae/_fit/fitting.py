@@ -40,7 +40,7 @@ _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What to fit and how, in plain values; the names are those of the estimator's parameters."""
+    """Settings of a fit in plain values; the names are those of the estimator's parameters."""
 
     architecture: object
     latent_dim: int
@@ -62,13 +62,13 @@ class PreviousFit(NamedTuple):
     """The fit that another one continues."""
 
     state: NetworkState
-    training: TrainingState | None  # what ``partial_fit`` keeps
+    training: TrainingState | None  # kept by ``partial_fit``
     n_epochs: int
     split_seed: int
 
 
 class FitResult(NamedTuple):
-    """What was trained, the state of training, and the Ctrl-C that cut the fit short."""
+    """Result of a fit, the state of training, and the Ctrl-C that cut the fit short."""
 
     trained: Trained
     training: TrainingState | None  # None after Ctrl-C within an epoch
@@ -82,7 +82,7 @@ class Checkpoint(Observer, Protocol):
 
 
 class Progress(NamedTuple):
-    """What is kept of the finished epochs: their records and the parameters of the best one.
+    """Records of the finished epochs, and the network parameters of the best one.
 
     Replaced as a whole when an epoch ends, so that Ctrl-C finds the old or the new one.
     """

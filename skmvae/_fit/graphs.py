@@ -91,7 +91,7 @@ class GraphedStep:
     def _capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Record the step; nothing is computed until the replay."""
         self._prepare()
-        # On the device that is current a graph also makes what it takes for the generator.
+        # A graph makes what it needs for the generator on the current device.
         with _ONE_CAPTURE_AT_A_TIME, torch.cuda.device(self._generator.device):
             graph = torch.cuda.CUDAGraph()
             if _GENERATORS_ARE_REGISTERED:
@@ -113,6 +113,6 @@ class GraphedStep:
                 except BaseException as error:
                     failure = error
         finally:
-            # What the step raised, be it Ctrl-C, is the reason for what ending its capture raises.
+            # An error of the step, also Ctrl-C, is the cause of the one that ending a capture raises.
             if failure is not None:
                 raise failure

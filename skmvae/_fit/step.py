@@ -190,7 +190,7 @@ class Trainer:
         self._step_number = state.values["steps"]
         self._shuffler.bit_generator.state = state.values["shuffler"]
         generator = torch.from_numpy(state.arrays["generator"].copy())
-        # Those of a CPU and of a GPU differ; on the other kind the draws begin anew.
+        # Generators of CPU and GPU differ: on the other kind of device the draws begin anew.
         if generator.shape == self._generator.get_state().shape:
             self._generator.set_state(generator)
         parts = {kind: to_tensors(state.part(kind)) for kind in MOMENTS}
@@ -198,7 +198,7 @@ class Trainer:
             device = parameter.device
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(self._step_number, dtype=torch.float32, device=device),
-                # The optimizer changes them in place, and ``state`` is somebody else's.
+                # Copies, since the optimizer changes moments in place and the caller keeps ``state``.
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
 
@@ -232,8 +232,8 @@ def _share_statistics(network: MixtureVAE, group: Group) -> None:
 def _make_optimizer(
     network: MixtureVAE, settings: TrainingSettings, device: torch.device
 ) -> torch.optim.Optimizer:
-    weights = [*network.encoder.parameters(), *network.decoder.parameters()]
-    groups: list[dict[str, Any]] = [{"params": weights, "peak": settings.learning_rate}]
+    stacks = [*network.encoder.parameters(), *network.decoder.parameters()]
+    groups: list[dict[str, Any]] = [{"params": stacks, "peak": settings.learning_rate}]
     if variance := list(network.likelihood.parameters()):
         peak = _VARIANCE_LEARNING_RATE_FACTOR * settings.learning_rate
         groups.append({"params": variance, "peak": peak})
@@ -250,10 +250,10 @@ def _make_optimizer(
 def _clear_vanished_moments(optimizer: torch.optim.Optimizer) -> None:
     """Zero the moments that have decayed to nothing.
 
-    The weights of a pixel that is black in a few hundred rows running, or of a unit that is never
-    active, get no gradient, and their moments decay into denormal numbers, with which CPUs compute
-    very slowly. A first moment below 1e-15 moves a weight by less than 1e-7 of the learning rate,
-    and the root of a second one below 1e-30 is that little beside Adam's epsilon of 1e-8.
+    Parameters of a pixel that is black in a few hundred rows running, or of a unit that is never
+    active, get no gradient. Their moments decay into denormal numbers, with which CPUs compute very
+    slowly. A first moment below 1e-15 moves a parameter by less than 1e-7 of the learning rate, and
+    the root of a second moment below 1e-30 is as little beside Adam's epsilon of 1e-8.
     """
     for state in optimizer.state.values():
         for name, least in zip(MOMENTS, (1e-15, 1e-30), strict=True):

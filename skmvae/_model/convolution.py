@@ -123,7 +123,7 @@ class ComponentBatchNorm(nn.Module):
         )
 
     def _over_slices(self, h: Tensor, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        """What torch does, with statistics that are sums over all slices of the minibatch."""
+        """Normalise as torch does, with sums over all slices of the minibatch."""
         h = h.float()
         n_own = h.new_full((1,), h.numel() // h.shape[1])
         sums = all_reduce(torch.cat([h.sum((0, 2, 3)), n_own]))
@@ -165,7 +165,7 @@ class _ConvStack(nn.Module):
 
 
 class ConvOptions(NamedTuple):
-    """What encoder and decoder have in common."""
+    """Options that encoder and decoder have in common."""
 
     channels: tuple[int, ...]
     kernel_size: int
@@ -175,7 +175,7 @@ class ConvOptions(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Of a layer before a leaky ReLU (He et al. 2015)."""
+        """Initial gain of a layer before a leaky ReLU (He et al. 2015)."""
         return math.sqrt(2.0 / (1.0 + self.negative_slope**2))
 
 

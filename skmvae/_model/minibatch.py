@@ -54,7 +54,7 @@ class Minibatch:
         return self.all_reduce(torch.cat([before, own, after], dim=1))
 
     def equal_part(self, of_all: Tensor) -> Tensor:
-        """What each process adds to a sum that is to be ``of_all``, with the gradient of that."""
+        """This process's summand of a sum that is ``of_all``, with the gradient of ``of_all``."""
         if self.n_slices == 1:
             return of_all
         return of_all - (1.0 - 1.0 / self.n_slices) * of_all.detach()

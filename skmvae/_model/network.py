@@ -20,7 +20,7 @@ _LEAST_PART = 1e-3
 
 
 class Posterior(NamedTuple):
-    """What the K encoders say of B rows: q(z_k | x) = N(mean, std^2) and q(w | x) = Dir(a)."""
+    """Posteriors of B rows under K encoders: q(z_k | x) = N(mean, std^2), q(w | x) = Dir(a)."""
 
     mean: Tensor  # (K, B, d)
     std: Tensor  # (K, B, d)

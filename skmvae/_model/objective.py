@@ -1,4 +1,4 @@
-"""What training minimises, as named terms, and the bound that scores held-out rows."""
+"""Objectives of training as named terms, and the bound that scores held-out rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ObjectiveTerms(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What the networks make of the rows x (B, F) at hand: all that an objective is made of."""
+    """Results of a forward pass for the rows x (B, F) at hand: the input of every objective."""
 
     likelihood: Likelihood
     x: Tensor
@@ -59,7 +59,7 @@ Terms = Callable[["Objective", Forward], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Objective:
-    """What to minimise, in plain values; ``name`` is one of ``OBJECTIVES``."""
+    """An objective in plain values; ``name`` is one of ``OBJECTIVES``."""
 
     name: str
     beta: float
@@ -171,7 +171,7 @@ def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:
     log (1 / K L) sum_k sum_l p(x | z_kl) N(z_kl; 0, I) / q(z_kl | x) with z_kl = mean + std eps.
     The weights and the choice of a component are summed out exactly (the prior Dirichlet is
     symmetric, so its mean is 1/K), hence this is at least the "elbo" objective for the same
-    draws. All rows share eps: the bound of a row does not depend on its neighbours.
+    draws. All rows have the same eps: the bound of a row does not depend on its neighbours.
     """
     posterior = network.encode(x)
     k, n_draws, _ = eps.shape

@@ -78,7 +78,7 @@ class ScaledRows:
         return tensor
 
     def on_host(self, rows) -> Tensor:
-        """The same on the host."""
+        """A tensor of ``dtype`` on the host; ValueError if a value overflows it."""
         with np.errstate(over="ignore", invalid="ignore"):
             centred = torch.from_numpy(np.subtract(dense(self._X[rows]), self._mean))
         batch = centred.div_(self._scale).to(self.tensor_dtype).contiguous()
