@@ -113,6 +113,6 @@ class GraphedStep:
                 except BaseException as error:
                     failure = error
         finally:
-            # An error of the step, also Ctrl-C, is the cause of the one that ending a capture raises.
+            # An error of the step, also Ctrl-C, causes the one that ending the capture raises.
             if failure is not None:
                 raise failure

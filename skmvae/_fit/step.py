@@ -198,7 +198,7 @@ class Trainer:
             device = parameter.device
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(self._step_number, dtype=torch.float32, device=device),
-                # Copies, since the optimizer changes moments in place and the caller keeps ``state``.
+                # Copies: the optimizer changes moments in place, and the caller keeps ``state``.
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
 
