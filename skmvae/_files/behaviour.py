@@ -19,12 +19,21 @@ _N_ROWS = 4
 _TOLERANCE = 1e-4
 
 
-@gradients()
 def behaviour_of(state: NetworkState) -> list[float]:
     """Describe what the encoder and the decoder of ``state`` give, and the sizes of gradients.
 
-    Parameters are drawn, rows and codes are fixed, in training and at inference.
+    Nothing is known of a network that does not work on a few rows; its fit will say why.
     """
+    try:
+        numbers = _measured(state)
+    except Exception:  # of whatever type: the modules are somebody else's
+        return []
+    return numbers if np.isfinite(numbers).all() else []
+
+
+@gradients()
+def _measured(state: NetworkState) -> list[float]:
+    """Numbers for drawn parameters, fixed rows and codes, in training and at inference."""
     network = new_network(state, make_generator(0, _CPU), _CPU)
     x = _waves(_N_ROWS, state.n_features)
     z = _waves(state.k, _N_ROWS, state.latent_dim)
@@ -35,7 +44,8 @@ def behaviour_of(state: NetworkState) -> list[float]:
             output = stack(rows, make_generator(1, _CPU) if is_training else None).float()
             network.zero_grad()
             weighted = (output * _waves(*output.shape)).mean()
-            weighted.backward()
+            if weighted.requires_grad:
+                weighted.backward()
             size = output.detach().abs().mean() + 1e-12
             numbers += [size.log(), weighted.detach() / size, *_gradient_sizes(stack)]
     return torch.stack(numbers).tolist()
@@ -51,5 +61,9 @@ def _waves(*shape: int) -> Tensor:
 
 
 def _gradient_sizes(stack: torch.nn.Module) -> list[Tensor]:
-    found = [p.grad for p in stack.parameters() if p.grad is not None]
-    return [(gradient.norm() + 1e-12).log() for gradient in found]
+    """The norm of all gradients, and the part of each: small ones are rounding alone."""
+    norms = [p.grad.norm() for p in stack.parameters() if p.grad is not None]
+    if not norms:
+        return []
+    total = torch.stack(norms).norm() + 1e-12
+    return [total.log(), *(norm / total for norm in norms)]
