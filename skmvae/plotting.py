@@ -7,6 +7,7 @@ draws, ``plot`` draws. Needs matplotlib, which the extra ``plot`` brings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -35,20 +36,56 @@ __all__ = [
 
 # Ten colours told apart with any colour vision (Petroff 2021).
 _COLORS = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
-)
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
 
 
-class LossCurveDisplay:
+class _Display:
+    """Base of the displays: ``plot`` draws on the axes given, on parts of one, or on a figure."""
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw, or draw again.
+
+        Parameters
+        ----------
+        ax : Axes or array of Axes, default=None
+            One matplotlib axes, which is divided if there are more panels, or one for each panel;
+            None makes a figure.
+
+        Returns
+        -------
+        self : display
+        """
+        self._draw(ax)
+        return self
+
+    def _draw(self, ax: Any) -> None:
+        raise NotImplementedError
+
+    def _panels(self, shape, ax, size):
+        """Set ``figure_`` and return its axes in the given shape; a panel has ``size`` inches."""
+        if ax is None:
+            width, height = shape[1] * size[0], shape[0] * size[1]
+            self.figure_ = plt.figure(figsize=(width, height), layout="constrained")
+            return self.figure_.subplots(*shape, squeeze=False)
+        axes = np.asarray(ax, dtype=object)
+        if axes.size == np.prod(shape) and all(isinstance(a, Axes) for a in axes.flat):
+            self.figure_ = axes.flat[0].figure
+            return axes.reshape(shape)
+        place = ax.get_subplotspec() if isinstance(ax, Axes) else None
+        if place is None:
+            raise ValueError(
+                f"ax={ax!r} holds {axes.size} axes for {np.prod(shape)} panels. Give as many axes, "
+                "or one from plt.subplots, which is divided, or None."
+            )
+        ax.axis("off")
+        self.figure_ = ax.figure
+        return place.subgridspec(*shape).subplots(squeeze=False)
+
+
+@dataclass(eq=False, repr=False)
+class LossCurveDisplay(_Display):
     """The loss and its terms over the epochs of training.
 
     Parameters
@@ -65,16 +102,14 @@ class LossCurveDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from skmvae import MVAETransformer
-    >>> from skmvae.plotting import LossCurveDisplay
+    >>> from skmvae import MVAETransformer, plotting
     >>> mvae = MVAETransformer(k=2, latent_dim=2, max_iter=5).fit(load_iris().data)
-    >>> display = LossCurveDisplay.from_estimator(mvae)
-    >>> len(display.axes_)
-    5
+    >>> display = plotting.LossCurveDisplay.from_estimator(mvae)
+    >>> [ax.get_title() for ax in display.axes_]
+    ['loss', 'reconstruction', 'KL of the codes', 'KL of the mixing weights', 'dHSIC']
     """
 
-    def __init__(self, history: dict[str, list[float]]) -> None:
-        self.history = history
+    history: dict[str, list[float]]
 
     @classmethod
     def from_estimator(cls, estimator: MVAETransformer, *, ax: Any = None) -> Self:
@@ -82,10 +117,8 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        estimator : MVAETransformer
-            A fitted one.
+        estimator : fitted MVAETransformer
         ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
 
         Returns
         -------
@@ -94,50 +127,31 @@ class LossCurveDisplay:
         check_is_fitted(estimator)
         return cls(estimator.history_).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-        """
-        titles = {
-            "loss": "loss",
-            "reconstruction": "reconstruction",
-            "kl_latent": "KL of the codes",
-            "kl_mixing": "KL of the mixing weights",
-            "dhsic": "dHSIC",
-        }
-        self.figure_, grid = _panels((1, len(titles)), ax, (2.6, 2.4))
-        self.axes_ = grid[0]
+    def _draw(self, ax: Any) -> None:
+        names = ["loss", "reconstruction", "kl_latent", "kl_mixing", "dhsic"]
+        titles = [*names[:2], "KL of the codes", "KL of the mixing weights", "dHSIC"]
+        self.axes_ = self._panels((1, len(titles)), ax, (2.6, 2.4))[0]
         epochs = np.arange(1, len(self.history["loss"]) + 1)
-        for ax, (name, title) in zip(self.axes_, titles.items(), strict=True):
+        for ax, name, title in zip(self.axes_, names, titles, strict=True):
             ax.plot(epochs, self.history[name], color=_COLORS[0], label="training")
             ax.set(title=title, xlabel="epoch")
             ax.xaxis.get_major_locator().set_params(integer=True)
         self.axes_[0].set_ylabel("nats a row")
         if "validation_loss" in self.history:
-            held_out = self.history["validation_loss"]
-            self.axes_[0].plot(epochs, held_out, "--", color=_COLORS[2], label="held out")
+            style = {"ls": "--", "color": _COLORS[2], "label": "held out"}
+            self.axes_[0].plot(epochs, self.history["validation_loss"], **style)
             self.axes_[0].legend()
-        return self
 
 
-class LatentSpaceDisplay:
+@dataclass(eq=False, repr=False)
+class LatentSpaceDisplay(_Display):
     """The codes of rows, one panel a component.
 
-    Codes of more than two dimensions are shown in the two whose values vary most; the titles say
-    which.
+    Codes of more than two dimensions are shown in the two that vary most, which the titles name.
 
     Parameters
     ----------
     codes : ndarray of shape (k, n_samples, latent_dim)
-        Codes by component.
     weights : ndarray of shape (k,), default=None
         Mean mixing weights, for the titles.
     y : ndarray of shape (n_samples,), default=None
@@ -150,115 +164,87 @@ class LatentSpaceDisplay:
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> from skmvae import MVAETransformer
+    >>> import numpy as np
     >>> from skmvae.plotting import LatentSpaceDisplay
-    >>> X, y = load_iris(return_X_y=True)
-    >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=5).fit(X)
-    >>> LatentSpaceDisplay.from_estimator(mvae, X, y).axes_.shape
-    (3,)
+    >>> Z = np.random.default_rng(0).normal(size=(100, 6)) * [1, 3, 2, 2, 1, 3]
+    >>> display = LatentSpaceDisplay.from_codes(Z, k=2)
+    >>> print(display.axes_[1].get_title())
+    component 1
+    widest of 3: z0, z2
     """
 
-    def __init__(
-        self, codes: np.ndarray, weights: np.ndarray | None = None, y: np.ndarray | None = None
-    ) -> None:
-        self.codes = codes
-        self.weights = weights
-        self.y = y
+    codes: np.ndarray
+    weights: np.ndarray | None = None
+    y: np.ndarray | None = None
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: MVAETransformer,
-        X: ArrayLike,
-        y: ArrayLike | None = None,
-        *,
-        ax: Any = None,
+        cls, estimator: MVAETransformer, X: ArrayLike, y: ArrayLike | None = None, *, ax: Any = None
     ) -> Self:
         """Encode X and draw.
 
         Parameters
         ----------
-        estimator : MVAETransformer
-            A fitted one.
+        estimator : fitted MVAETransformer
         X : array-like of shape (n_samples, n_features)
-            Rows to encode.
         y : array-like of shape (n_samples,), default=None
-            Classes or numbers to colour by.
         ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
 
         Returns
         -------
         display : LatentSpaceDisplay
         """
         Z, weights = estimator.transform(X), estimator.weights_
-        return cls._of(Z, y, len(weights), weights).plot(ax=ax)
+        return cls._from_columns(Z, y, len(weights), weights).plot(ax=ax)
 
     @classmethod
     def from_codes(
         cls, Z: ArrayLike, y: ArrayLike | None = None, *, k: int, ax: Any = None
     ) -> Self:
-        """Draw codes that are at hand.
+        """Draw given codes.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, k * latent_dim)
             Codes as ``transform`` returns them.
         y : array-like of shape (n_samples,), default=None
-            Classes or numbers to colour by.
         k : int
             Number of components.
         ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
 
         Returns
         -------
         display : LatentSpaceDisplay
         """
         check_value("k", k, at_least(1))
-        return cls._of(Z, y, k).plot(ax=ax)
+        return cls._from_columns(Z, y, k).plot(ax=ax)
 
     @classmethod
-    def _of(cls, Z, y, k, weights=None):
+    def _from_columns(cls, Z, y, k, weights=None):
         codes = np.asarray(Z)
         if codes.ndim != 2 or codes.shape[1] % k:
             raise ValueError(f"Z has shape {codes.shape}, but k={k} needs k * latent_dim columns.")
         by_component = codes.reshape(len(codes), k, -1).transpose(1, 0, 2)
         return cls(by_component, weights, None if y is None else _labels(y, codes))
 
-    def plot(self, *, ax: Any = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
-
-        Returns
-        -------
-        display : LatentSpaceDisplay
-        """
-        self.figure_, grid = _panels((1, len(self.codes)), ax, (3.0, 3.2))
-        self.axes_ = grid[0]
+    def _draw(self, ax: Any) -> None:
+        self.axes_ = self._panels((1, len(self.codes)), ax, (3.0, 3.2))[0]
         for i, (ax, codes) in enumerate(zip(self.axes_, self.codes, strict=True)):
             title = f"component {i}"
             if self.weights is not None:
                 title += f", weight {self.weights[i]:.2f}"
-            if codes.shape[1] == 1:
-                columns, ax_label = (codes[:, 0], np.zeros(len(codes))), ("z0", "")
-            else:
-                first, second = np.sort(np.argsort(-codes.var(axis=0), kind="stable")[:2])
-                columns, ax_label = (codes[:, first], codes[:, second]), (f"z{first}", f"z{second}")
-                if codes.shape[1] > 2:
-                    title += f"\nwidest of {codes.shape[1]}: z{first}, z{second}"
-            _scatter(ax, *columns, self.y, with_legend=i == len(self.codes) - 1)
-            ax.set(title=title, xlabel=ax_label[0], ylabel=ax_label[1])
-        return self
+            widest = np.sort(np.argsort(-codes.var(axis=0), kind="stable")[:2])
+            x_name, y_name = [*(f"z{column}" for column in widest), ""][:2]
+            x, y = [*codes[:, widest].T, np.zeros(len(codes))][:2]  # one dimension makes a line
+            if codes.shape[1] > 2:
+                title += f"\nwidest of {codes.shape[1]}: {x_name}, {y_name}"
+            _scatter(ax, x, y, self.y, with_legend=i == len(self.codes) - 1)
+            ax.set(title=title, xlabel=x_name, ylabel=y_name)
 
 
-class ReconstructionDisplay:
-    """Rows, what the mixture makes of them, and what each component alone does.
+@dataclass(eq=False, repr=False)
+class ReconstructionDisplay(_Display):
+    r"""Rows, what the mixture makes of them, and what each component alone does.
 
     Parameters
     ----------
@@ -280,28 +266,19 @@ class ReconstructionDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from skmvae import MVAETransformer
-    >>> from skmvae.plotting import ReconstructionDisplay
+    >>> from skmvae import MVAETransformer, plotting
     >>> X = load_digits().data
-    >>> mvae = MVAETransformer(k=2, latent_dim=2, max_iter=2).fit(X)
-    >>> display = ReconstructionDisplay.from_estimator(mvae, X[:5], image_shape=(8, 8))
-    >>> display.axes_.shape
-    (4, 5)
+    >>> mvae = MVAETransformer(k=1, latent_dim=2, max_iter=2).fit(X)
+    >>> display = plotting.ReconstructionDisplay.from_estimator(mvae, X[:5], image_shape=(8, 8))
+    >>> [line[0].get_ylabel() for line in display.axes_]
+    ['original', 'mixture', 'component 0\nweight 1.00']
     """
 
-    def __init__(
-        self,
-        original: np.ndarray,
-        mixture: np.ndarray,
-        components: np.ndarray,
-        weights: np.ndarray,
-        image_shape: Sequence[int] | None = None,
-    ) -> None:
-        self.original = original
-        self.mixture = mixture
-        self.components = components
-        self.weights = weights
-        self.image_shape = image_shape
+    original: np.ndarray
+    mixture: np.ndarray
+    components: np.ndarray
+    weights: np.ndarray
+    image_shape: Sequence[int] | None = None
 
     @classmethod
     def from_estimator(
@@ -316,65 +293,38 @@ class ReconstructionDisplay:
 
         Parameters
         ----------
-        estimator : MVAETransformer
-            A fitted one.
+        estimator : fitted MVAETransformer
         X : array-like of shape (n_samples, n_features)
             A handful of rows.
         image_shape : tuple of int, default=None
-            (height, width) or (channels, height, width) to draw images; None draws lines.
         ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
 
         Returns
         -------
         display : ReconstructionDisplay
         """
-        check_is_fitted(estimator)
-        k = len(estimator.weights_)
-        components = [estimator.reconstruct(X, component=i) for i in range(k)]
-        return cls(
-            _as_dense(X),
-            estimator.reconstruct(X),
-            np.stack(components),
-            estimator.mixing_weights(X),
-            image_shape,
-        ).plot(ax=ax)
+        mixture, weights = estimator.reconstruct(X), estimator.mixing_weights(X)
+        components = [estimator.reconstruct(X, component=i) for i in range(weights.shape[1])]
+        original = np.asarray(X.toarray() if issparse(X) else X, dtype=float)  # type: ignore[union-attr]
+        return cls(original, mixture, np.stack(components), weights, image_shape).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> Self:
-        """Draw.
+    def _draw(self, ax: Any) -> None:
+        (self._draw_lines if self.image_shape is None else self._draw_images)(ax)
 
-        Parameters
-        ----------
-        ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
-
-        Returns
-        -------
-        display : ReconstructionDisplay
-        """
-        if self.image_shape is None:
-            self._plot_lines(ax)
-        else:
-            self._plot_images(ax)
-        return self
-
-    def _plot_images(self, ax):
+    def _draw_images(self, ax):
         _check_image_shape(self.image_shape, self.original.shape[1])
         rows = {"original": self.original, "mixture": self.mixture}
-        mean_weights = self.weights.mean(axis=0)
-        for i, images in enumerate(self.components):
-            rows[f"component {i}\nweight {mean_weights[i]:.2f}"] = images
-        shape = (len(rows), len(self.original))
-        self.figure_, self.axes_ = _panels(shape, ax, (0.9, 0.9))
+        for i, (images, weight) in enumerate(zip(self.components, self.weights.T, strict=True)):
+            rows[f"component {i}\nweight {weight.mean():.2f}"] = images
+        self.axes_ = self._panels((len(rows), len(self.original)), ax, (0.9, 0.9))
         limits = self.original.min(), self.original.max()
         for line, (name, images) in zip(self.axes_, rows.items(), strict=True):
             for ax, image in zip(line, images, strict=True):
                 _show(ax, image, self.image_shape, limits)
             line[0].set_ylabel(name, rotation=0, ha="right", va="center")
 
-    def _plot_lines(self, ax):
-        self.figure_, grid = _panels((1, len(self.original)), ax, (3.4, 2.8))
-        self.axes_ = grid[0]
+    def _draw_lines(self, ax):
+        self.axes_ = self._panels((1, len(self.original)), ax, (3.4, 2.8))[0]
         columns = np.arange(self.original.shape[1])
         for row, ax in enumerate(self.axes_):
             for i, values in enumerate(self.components):
@@ -387,7 +337,8 @@ class ReconstructionDisplay:
         self.axes_[-1].legend(fontsize="small", bbox_to_anchor=(1.0, 1.0), loc="upper left")
 
 
-class ComponentUsageDisplay:
+@dataclass(eq=False, repr=False)
+class ComponentUsageDisplay(_Display):
     """Mean mixing weight of each component, over all rows or by class.
 
     Parameters
@@ -395,7 +346,6 @@ class ComponentUsageDisplay:
     usage : ndarray of shape (n_groups, k)
         Mean mixing weights, one row a group.
     groups : sequence of str
-        Names of the groups.
 
     Attributes
     ----------
@@ -404,39 +354,28 @@ class ComponentUsageDisplay:
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> from skmvae import MVAETransformer
     >>> from skmvae.plotting import ComponentUsageDisplay
-    >>> X, y = load_iris(return_X_y=True)
-    >>> mvae = MVAETransformer(k=3, latent_dim=2, max_iter=5).fit(X)
-    >>> ComponentUsageDisplay.from_estimator(mvae, X, y).usage.shape  # all rows, and three classes
-    (4, 3)
+    >>> display = ComponentUsageDisplay.from_weights([[0.9, 0.1], [0.2, 0.8]], y=["cat", "dog"])
+    >>> display.groups, display.usage.round(2).tolist()
+    (['all rows', 'cat', 'dog'], [[0.55, 0.45], [0.9, 0.1], [0.2, 0.8]])
     """
 
-    def __init__(self, usage: np.ndarray, groups: Sequence[str]) -> None:
-        self.usage = usage
-        self.groups = groups
+    usage: np.ndarray
+    groups: Sequence[str]
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: MVAETransformer,
-        X: ArrayLike,
-        y: ArrayLike | None = None,
-        *,
-        ax: Any = None,
+        cls, estimator: MVAETransformer, X: ArrayLike, y: ArrayLike | None = None, *, ax: Any = None
     ) -> Self:
-        """Average the mixing weights of X and draw.
+        """Average the mixing weights of the rows X and draw.
 
         Parameters
         ----------
-        estimator : MVAETransformer
-            A fitted one.
+        estimator : fitted MVAETransformer
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             Classes to average over.
         ax : Axes, default=None
-            Where to draw; None makes a figure.
 
         Returns
         -------
@@ -448,7 +387,7 @@ class ComponentUsageDisplay:
     def from_weights(
         cls, weights: ArrayLike, y: ArrayLike | None = None, *, ax: Any = None
     ) -> Self:
-        """Average mixing weights that are at hand and draw.
+        """Average given mixing weights and draw.
 
         Parameters
         ----------
@@ -457,51 +396,37 @@ class ComponentUsageDisplay:
         y : array-like of shape (n_samples,), default=None
             Classes to average over.
         ax : Axes, default=None
-            Where to draw; None makes a figure.
 
         Returns
         -------
         display : ComponentUsageDisplay
         """
-        shares = check_array(weights, input_name="weights")
-        usage, groups = [shares.mean(axis=0)], ["all rows"]
+        of_rows = check_array(weights, input_name="weights")
+        usage, groups = [of_rows.mean(axis=0)], ["all rows"]
         if y is not None:
-            y = _labels(y, shares)
+            y = _labels(y, of_rows)
             for label in np.unique(y):
-                usage.append(shares[y == label].mean(axis=0))
+                usage.append(of_rows[y == label].mean(axis=0))
                 groups.append(str(label))
         return cls(np.stack(usage), groups).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        display : ComponentUsageDisplay
-        """
+    def _draw(self, ax: Any) -> None:
         n_groups, k = self.usage.shape
-        self.figure_, grid = _panels((1, 1), ax, (5.5, 1.2 + 0.32 * n_groups))
-        self.ax_ = grid[0, 0]
+        self.ax_ = self._panels((1, 1), ax, (5.5, 1.2 + 0.32 * n_groups))[0, 0]
         places, left = np.arange(n_groups), np.zeros(n_groups)
         for i in range(k):
             color, hatch = _COLORS[i % len(_COLORS)], "//" if i >= len(_COLORS) else None
-            self.ax_.barh(
-                places, self.usage[:, i], left=left, color=color, hatch=hatch, label=str(i)
-            )
-            left += self.usage[:, i]
+            widths, style = self.usage[:, i], {"color": color, "hatch": hatch}
+            self.ax_.barh(places, widths, left=left, label=str(i), **style)
+            left += widths
         self.ax_.set_yticks(places, self.groups)
         self.ax_.invert_yaxis()
         self.ax_.set(xlim=(0, 1), xlabel="mean mixing weight", title="use of the components")
         self.ax_.legend(title="component", bbox_to_anchor=(1.0, 1.0), loc="upper left")
-        return self
 
 
-class SampleDisplay:
+@dataclass(eq=False, repr=False)
+class SampleDisplay(_Display):
     """Rows drawn from the mixture, as images.
 
     Parameters
@@ -518,16 +443,15 @@ class SampleDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from skmvae import MVAETransformer
-    >>> from skmvae.plotting import SampleDisplay
+    >>> from skmvae import MVAETransformer, plotting
     >>> mvae = MVAETransformer(k=2, latent_dim=2, max_iter=2).fit(load_digits().data)
-    >>> SampleDisplay.from_estimator(mvae, image_shape=(8, 8), n_samples=20).axes_.shape
-    (2, 10)
+    >>> display = plotting.SampleDisplay.from_estimator(mvae, image_shape=(8, 8), n_samples=20)
+    >>> f"{display.figure_.get_suptitle()}: {len(display.axes_)} lines of {len(display.axes_[0])}"
+    'samples: 2 lines of 10'
     """
 
-    def __init__(self, samples: np.ndarray, image_shape: Sequence[int]) -> None:
-        self.samples = samples
-        self.image_shape = image_shape
+    samples: np.ndarray
+    image_shape: Sequence[int]
 
     @classmethod
     def from_estimator(
@@ -543,16 +467,13 @@ class SampleDisplay:
 
         Parameters
         ----------
-        estimator : MVAETransformer
-            A fitted one.
+        estimator : fitted MVAETransformer
         image_shape : tuple of int
-            (height, width) or (channels, height, width).
         n_samples : int, default=20
             Ten fit in a line.
         random_state : int, RandomState instance or None, default=None
             As in ``MVAETransformer.sample``.
         ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
 
         Returns
         -------
@@ -561,22 +482,11 @@ class SampleDisplay:
         check_value("n_samples", n_samples, at_least(1))
         return cls(estimator.sample(n_samples, random_state), image_shape).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes or array of Axes, default=None
-            One matplotlib axes, which is divided, or one for each panel; None makes a figure.
-
-        Returns
-        -------
-        display : SampleDisplay
-        """
+    def _draw(self, ax: Any) -> None:
         _check_image_shape(self.image_shape, self.samples.shape[1])
         n_columns = min(10, len(self.samples))
         shape = (-(-len(self.samples) // n_columns), n_columns)
-        self.figure_, self.axes_ = _panels(shape, ax, (0.9, 0.9))
+        self.axes_ = self._panels(shape, ax, (0.9, 0.9))
         limits = self.samples.min(), self.samples.max()
         for panel in self.axes_.flat[len(self.samples) :]:
             panel.axis("off")
@@ -584,29 +494,6 @@ class SampleDisplay:
             _show(panel, image, self.image_shape, limits)
         if ax is None:
             self.figure_.suptitle("samples")
-        return self
-
-
-def _as_dense(X: Any) -> np.ndarray:
-    return np.asarray(X.toarray() if issparse(X) else X, dtype=float)
-
-
-def _panels(shape, ax, panel_size):
-    """A figure and its axes in the given shape; ``panel_size`` is in inches."""
-    if ax is None:
-        size = shape[1] * panel_size[0], shape[0] * panel_size[1]
-        return plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
-    axes = np.asarray(ax, dtype=object)
-    if axes.size == np.prod(shape) and all(isinstance(a, Axes) for a in axes.flat):
-        return axes.flat[0].figure, axes.reshape(shape)
-    place = ax.get_subplotspec() if isinstance(ax, Axes) else None
-    if place is None:
-        raise ValueError(
-            f"ax={ax!r} holds {axes.size} axes for {np.prod(shape)} panels. Give as many axes, or "
-            "one from plt.subplots, which is divided, or None."
-        )
-    ax.axis("off")
-    return ax.figure, place.subgridspec(*shape).subplots(squeeze=False)
 
 
 def _labels(y, rows):

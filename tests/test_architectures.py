@@ -1,4 +1,4 @@
-"""What one component is made of, and how a user writes another."""
+"""The architectures of the package, and one written by a user."""
 
 import numpy as np
 import pytest
@@ -14,18 +14,14 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("hidden", [(), (7,), (7, 5, 3), [4, 4]])
-def test_shapes(hidden):
+@pytest.mark.parametrize("hidden", [(), (7, 5), [4, 4]])
+def test_the_decoder_mirrors_the_encoder(hidden):
     encoder, decoder = MLP(hidden_layer_sizes=hidden).build(n_features=6, latent_dim=2, k=3)
-    assert encoder(torch.zeros(10, 6)).shape == (3, 10, 5)
-    assert encoder(torch.zeros(3, 10, 6)).shape == (3, 10, 5)
+    for x in (torch.zeros(10, 6), torch.zeros(3, 10, 6)):
+        assert encoder(x).shape == (3, 10, 5)
     assert decoder(torch.zeros(3, 10, 2)).shape == (3, 10, 6)
-
-
-def test_decoder_mirrors_the_encoder():
-    encoder, decoder = MLP(hidden_layer_sizes=(7, 5)).build(n_features=6, latent_dim=2, k=3)
-    assert [layer.weight.shape[1:] for layer in encoder.layers] == [(6, 7), (7, 5), (5, 5)]
-    assert [layer.weight.shape[1:] for layer in decoder.layers] == [(2, 5), (5, 7), (7, 6)]
+    assert [layer.weight.shape[2] for layer in encoder.layers] == [*hidden, 5]
+    assert [layer.weight.shape[2] for layer in decoder.layers] == [*hidden[::-1], 6]
 
 
 @pytest.mark.parametrize(("n_features", "width"), [(1, 128), (40, 160), (64, 256), (784, 500)])
@@ -34,10 +30,6 @@ def test_default_width_follows_the_columns(n_features, width):
     encoder, decoder = MLP().build(n_features, latent_dim=2, k=1)
     sizes = [layer.weight.shape[2] for layer in (*encoder.layers, *decoder.layers)]
     assert sizes == [width, width, 5, width, width, n_features]
-
-
-def test_no_unit_is_dropped_by_default():
-    assert MLP().dropout == 0.0
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "leaky_relu", "gelu", "silu"])
@@ -51,15 +43,10 @@ def test_activations(activation):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (
-            {"hidden_layer_sizes": 500},
-            "'hidden_layer_sizes' parameter of MLP must be None or a tuple",
-        ),
-        ({"hidden_layer_sizes": (0,)}, "Got \\(0,\\)"),
+        ({"hidden_layer_sizes": 500}, "'hidden_layer_sizes' parameter of MLP must be None or a"),
         ({"hidden_layer_sizes": (2.5,)}, "Got \\(2.5,\\)"),
         ({"activation": "sigmoid"}, "'activation' parameter of MLP must be one of .*'relu'"),
         ({"dropout": 1.0}, "'dropout' parameter of MLP must be a number in \\[0, 1\\)"),
-        ({"dropout": -0.1}, "Got -0.1"),
     ],
 )
 def test_bad_parameters_are_named_in_fit(params, message, make_small):
@@ -68,16 +55,11 @@ def test_bad_parameters_are_named_in_fit(params, message, make_small):
 
 
 def test_nested_parameters_can_be_set_and_cloned():
-    mvae = MVAETransformer(architecture=MLP((8,)))
-    mvae.set_params(architecture__hidden_layer_sizes=(4,), architecture__activation="tanh")
+    mvae = MVAETransformer().set_params(architecture__hidden_layer_sizes=(4,))
+    assert repr(mvae.architecture) == "MLP(hidden_layer_sizes=(4,))"
     copy = clone(mvae)
     assert copy.architecture is not mvae.architecture
     assert copy.get_params()["architecture__hidden_layer_sizes"] == (4,)
-
-
-def test_nested_parameters_can_be_set_on_the_default():
-    mvae = MVAETransformer().set_params(architecture__hidden_layer_sizes=(4,))
-    assert repr(mvae.architecture) == "MLP(hidden_layer_sizes=(4,))"
     mvae.set_params(architecture=None, architecture__activation="tanh")
     assert repr(mvae.architecture) == "MLP(activation='tanh')"
     assert MVAETransformer().architecture is None
@@ -90,11 +72,6 @@ def test_fit_neither_changes_nor_keeps_the_architecture_given(make_small, digits
     codes = mvae.transform(digits[0])
     architecture.hidden_layer_sizes = (3, 3)
     np.testing.assert_array_equal(mvae.transform(digits[0]), codes)
-
-
-def test_dropout_is_off_at_inference(make_small, digits):
-    mvae = make_small(architecture=MLP((16,), dropout=0.5)).fit(digits[0])
-    np.testing.assert_array_equal(mvae.transform(digits[0]), mvae.transform(digits[0]))
 
 
 class Linear(nn.Module):
@@ -111,34 +88,31 @@ class LinearArchitecture(BaseEstimator):
         return Linear(k, n_features, 2 * latent_dim + 1), Linear(k, latent_dim, n_features)
 
 
-class WithBuffer(LinearArchitecture):
-    """A buffer that would not be saved."""
+class Changed(LinearArchitecture):
+    """``change`` changes the encoder."""
+
+    def __init__(self, change=None):
+        self.change = change
 
     def build(self, n_features, latent_dim, k):
         encoder, decoder = super().build(n_features, latent_dim, k)
-        encoder.register_buffer("count", torch.zeros(1), persistent=False)
+        self.change(encoder)
         return encoder, decoder
 
 
-class WithTorchDropout(LinearArchitecture):
-    """torch's own dropout listens to train() and eval() alone."""
-
-    def build(self, n_features, latent_dim, k):
-        encoder, decoder = super().build(n_features, latent_dim, k)
-        encoder.linear = nn.Sequential(encoder.linear, nn.Dropout(0.5))
-        return encoder, decoder
+def with_buffer(encoder):
+    encoder.register_buffer("count", torch.zeros(1), persistent=False)
 
 
-class Unseeded(LinearArchitecture):
-    """One that forgets ``reset_parameters``."""
-
-    def build(self, n_features, latent_dim, k):
-        encoder, decoder = super().build(n_features, latent_dim, k)
-        encoder.gain = nn.Parameter(torch.ones(()))
-        return encoder, decoder
+def with_dropout(encoder):
+    encoder.linear = nn.Sequential(encoder.linear, nn.Dropout(0.5))
 
 
-def test_an_architecture_of_one_s_own(make_small, digits):
+def without_initialisation(encoder):
+    encoder.gain = nn.Parameter(torch.ones(()))
+
+
+def test_an_architecture_written_by_a_user_learns(make_small, digits):
     X = digits[0]
     mvae = make_small(architecture=LinearArchitecture(), max_iter=20, learning_rate=0.03).fit(X)
     assert mvae.transform(X).shape == (500, 6)
@@ -147,18 +121,21 @@ def test_an_architecture_of_one_s_own(make_small, digits):
     assert residual < ((X - X.mean(0)) ** 2).sum()
 
 
-def test_buffers_that_would_not_be_saved_are_refused(make_small, digits):
-    with pytest.raises(TypeError, match=r"encoder\.count of the architecture is .* buffer"):
-        make_small(architecture=WithBuffer()).fit(digits[0])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_buffer, r"encoder\.count of the architecture is .* buffer"),
+        (without_initialisation, "Linear has parameters or buffers but no reset_parameters"),
+    ],
+)
+def test_networks_that_cannot_be_saved_or_repeated_are_refused(change, message, make_small, digits):
+    with pytest.raises(TypeError, match=message):
+        make_small(architecture=Changed(change)).fit(digits[0])
 
 
-def test_networks_are_in_evaluation_mode_at_inference(make_small, digits):
-    state = torch.get_rng_state()
-    mvae = make_small(architecture=WithTorchDropout()).fit(digits[0])
+@pytest.mark.parametrize("architecture", [MLP((16,), dropout=0.5), Changed(with_dropout)])
+def test_no_unit_is_dropped_at_inference(architecture, make_small, digits):
+    state = torch.get_rng_state()  # the dropout of torch draws from its global generator
+    mvae = make_small(architecture=architecture).fit(digits[0])
     torch.set_rng_state(state)
     np.testing.assert_array_equal(mvae.transform(digits[0]), mvae.transform(digits[0]))
-
-
-def test_an_architecture_without_initialisation_is_named(make_small, digits):
-    with pytest.raises(TypeError, match="Linear has parameters or buffers but no reset_parameters"):
-        make_small(architecture=Unseeded()).fit(digits[0])

@@ -2,10 +2,8 @@
 
 import copy
 import io
-import pickle
 
 import joblib
-import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
@@ -48,40 +46,20 @@ def bound(mvae, X, y):
     return mvae.score(X)
 
 
-class Propagated(Recorder):
-    max_propagation_depth = None
-
-
-def test_epochs_are_tasks(make_small, digits):
-    recorder = Recorder()
-    make_small(max_iter=2).set_callbacks(recorder).fit(digits[0])
+@pytest.mark.cpu
+def test_each_epoch_is_a_task_with_the_fit_as_if_it_stopped_there(make_small, digits):
+    recorder = Recorder(stop_after=2)
+    mvae = make_small(max_iter=50).set_callbacks(recorder).fit(digits[0])
     epoch = ["begin epoch", "end epoch"]
     assert recorder.events == ["setup", "begin fit", *epoch, *epoch, "end fit", "teardown"]
-
-
-@pytest.mark.cpu
-def test_the_fitted_estimator_is_the_fit_as_if_it_stopped_there(make_small, digits):
-    recorder = Recorder()
-    mvae = make_small(max_iter=3).set_callbacks(recorder).fit(digits[0])
+    assert len(mvae.history_["loss"]) == mvae.n_iter_ == 2
     for n_epochs, seen in enumerate(recorder.fitted, 1):
         alone = make_small(max_iter=n_epochs).fit(digits[0])
         assert seen is not mvae
         assert seen.n_iter_ == n_epochs
         assert_array_equal(seen.transform(digits[0]), alone.transform(digits[0]))
         assert_array_equal(seen.weights_, alone.weights_)
-    assert_array_equal(mvae.transform(digits[0]), recorder.fitted[-1].transform(digits[0]))
-
-
-@pytest.mark.cpu
-def test_a_stop_request_ends_the_fit_cleanly(make_small, digits):
-    recorder = Recorder(stop_after=2)
-    mvae = make_small(max_iter=50).set_callbacks(recorder).fit(digits[0])
-    assert mvae.n_iter_ == 2
-    assert len(mvae.history_["loss"]) == 2
-    assert recorder.events[-2:] == ["end fit", "teardown"]
-    assert_array_equal(
-        mvae.transform(digits[0]), make_small(max_iter=2).fit(digits[0]).transform(digits[0])
-    )
+    assert_array_equal(mvae.transform(digits[0]), seen.transform(digits[0]))
 
 
 @pytest.mark.cpu
@@ -96,38 +74,20 @@ def test_a_stop_request_keeps_the_best_weights(make_small, digits):
     assert_array_equal(mvae.transform(digits[0]), expected)
 
 
-@pytest.mark.cpu
-def test_callbacks_do_not_change_the_result(make_small, digits):
-    with_one = make_small().set_callbacks(Recorder()).fit(digits[0])
-    assert_array_equal(
-        with_one.transform(digits[0]), make_small().fit(digits[0]).transform(digits[0])
-    )
-
-
 def test_an_error_tears_down_and_leaves_the_earlier_fit(make_small, digits):
-    recorder = Recorder()
-    mvae = make_small().fit(digits[0]).set_callbacks(recorder)
-    before = mvae.transform(digits[0])
-    with pytest.raises(DivergenceError):
-        mvae.set_params(learning_rate=1e38).fit(digits[0])
-    assert recorder.events[-1] == "teardown"
-    assert_array_equal(mvae.transform(digits[0]), before)
-    with pytest.raises(ValueError, match="NaN"):
-        mvae.fit(np.full((9, 2), np.nan))
-    assert recorder.events[-1] == "teardown"
-    assert not {name for name in vars(mvae) if "callback" in name} - {"_skl_callbacks"}
-
-
-def test_an_error_in_a_callback_leaves_the_earlier_fit(make_small, digits):
     class Broken(Recorder):
         def on_fit_task_end(self, estimator, context):
             raise RuntimeError("broken")
 
-    mvae = make_small().fit(digits[0])
+    recorder, mvae = Recorder(), make_small().fit(digits[0])
     before = mvae.transform(digits[0])
+    with pytest.raises(DivergenceError):
+        mvae.set_callbacks(recorder).set_params(learning_rate=1e38).fit(digits[0])
+    assert recorder.events[-1] == "teardown"
     with pytest.raises(RuntimeError, match="broken"):
-        mvae.set_callbacks(Broken()).fit(digits[0])
+        mvae.set_callbacks(Broken()).set_params(learning_rate=1e-3).fit(digits[0])
     assert_array_equal(mvae.transform(digits[0]), before)
+    assert not {name for name in vars(mvae) if "callback" in name} - {"_skl_callbacks"}
 
 
 def test_callbacks_are_not_saved(make_small, digits, tmp_path):
@@ -137,28 +97,30 @@ def test_callbacks_are_not_saved(make_small, digits, tmp_path):
 
     mvae = make_small().set_callbacks(Unpicklable()).fit(digits[0])
     joblib.dump(mvae, tmp_path / "mvae.joblib")
-    for again in (
-        joblib.load(tmp_path / "mvae.joblib"),
-        pickle.loads(pickle.dumps(mvae)),
-        copy.deepcopy(mvae),
-    ):
+    for again in (joblib.load(tmp_path / "mvae.joblib"), copy.deepcopy(mvae)):
         assert without_callbacks(vars(again)).keys() == vars(again).keys()
         assert_array_equal(again.transform(digits[0]), mvae.transform(digits[0]))
     assert clone(mvae)._skl_callbacks == mvae._skl_callbacks  # as scikit-learn has it
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_monitor_of_a_candidate_sees_it_in_any_process(n_jobs, make_small, digits):
+def test_a_monitor_scores_the_epochs_of_candidates_in_other_processes(make_small, digits):
     monitor = callback.ScoringMonitor(scoring={"bound": bound})
     mvae = make_small().set_callbacks(monitor)
-    GridSearchCV(mvae, {"k": [1, 2]}, cv=2, n_jobs=n_jobs).fit(digits[0][:50])
+    GridSearchCV(mvae, {"k": [1, 2]}, cv=2, n_jobs=2).fit(digits[0][:50])
     logs = monitor.get_logs(select="all")
     epochs = [row for log in logs for row in log.data if row["task_name"] == "epoch"]
     assert len(epochs) == (2 * 2 + 1) * 2
+    monitor = callback.ScoringMonitor(scoring={"bound": bound})
+    mvae = make_small().set_callbacks(monitor).fit(*digits)
+    (log,) = monitor.get_logs(select="all")
+    scores = [row["bound"] for row in log.data if row["task_name"] == "epoch"]
+    assert len(scores) == 2
+    assert scores[-1] == mvae.score(digits[0])
 
 
 def test_callbacks_of_a_search_reach_the_epochs(make_small, digits):
-    recorder = Propagated()
+    recorder = Recorder()
+    recorder.max_propagation_depth = None
     pipe = Pipeline([("scale", StandardScaler()), ("mvae", make_small())])
     search = GridSearchCV(pipe, {"mvae__k": [1, 2]}, cv=2)
     search.set_callbacks(recorder)
@@ -169,25 +131,14 @@ def test_callbacks_of_a_search_reach_the_epochs(make_small, digits):
     assert "_skl_callbacks" not in vars(search.best_estimator_[-1])
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_the_progress_bar_shows_the_epochs(make_small, digits, nested, monkeypatch):
+def test_the_progress_bar_shows_the_epochs_in_a_pipeline(make_small, digits, monkeypatch):
     rich_progress = pytest.importorskip("rich.progress")
     from rich.console import Console
 
     shown = io.StringIO()
     console = Console(file=shown, width=160, force_terminal=True)
     monkeypatch.setattr(rich_progress, "get_console", lambda: console)
-    mvae = make_small(max_iter=4)
-    estimator = Pipeline([("mvae", mvae)]) if nested else mvae
-    estimator.set_callbacks(callback.ProgressBar()).fit(digits[0])
+    pipe = Pipeline([("mvae", make_small())])
+    pipe.set_callbacks(callback.ProgressBar()).fit(digits[0])
     assert "MVAETransformer - fit" in shown.getvalue()
     assert "100%" in shown.getvalue()
-
-
-def test_a_monitor_scores_each_epoch(make_small, digits):
-    monitor = callback.ScoringMonitor(scoring={"bound": bound})
-    mvae = make_small(max_iter=3).set_callbacks(monitor).fit(*digits)
-    (log,) = monitor.get_logs(select="all")
-    scores = [row["bound"] for row in log.data if row["task_name"] == "epoch"]
-    assert len(scores) == 3
-    assert scores[-1] == mvae.score(digits[0])

@@ -1,16 +1,12 @@
 """Grouped convolutions equal K torch convolutions in a loop, and what follows for the estimator."""
 
-import pickle
-
 import numpy as np
 import pytest
-import skops.io
 import torch
 from networks import assert_same_to_rounding, generator, permute_components, terms_of
-from sklearn.base import clone
 from torch.nn import functional as F
 
-from skmvae import SKOPS_TRUSTED, MVAETransformer
+from skmvae import MVAETransformer
 from skmvae._model.convolution import ComponentBatchNorm, ComponentConv2d
 from skmvae._model.network import MixtureVAE
 from skmvae._model.objective import OBJECTIVES, Objective
@@ -24,22 +20,15 @@ def random(*shape, seed=0):
 
 
 def convolution(n_in, n_out, kernel_size, stride, upsampling_to=None):
-    layer = ComponentConv2d(
-        K,
-        n_in,
-        n_out,
-        kernel_size=kernel_size,
-        stride=stride,
-        gain=1.0,
-        upsampling_to=upsampling_to,
-    ).double()
+    sizes = {"kernel_size": kernel_size, "stride": stride, "upsampling_to": upsampling_to}
+    layer = ComponentConv2d(K, n_in, n_out, gain=1.0, **sizes).double()
     for seed, parameter in enumerate(layer.parameters()):
         torch.nn.init.normal_(parameter, generator=generator(seed))
     return layer
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (1, 1), (5, 3)])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 2), (1, 1), (5, 3)])
 def test_a_convolution_is_a_loop_over_components(shared, kernel_size, stride):
     layer = convolution(2, 4, kernel_size, stride)
     h = random(5, 2 if shared else 2 * K, 9, 7)
@@ -51,7 +40,7 @@ def test_a_convolution_is_a_loop_over_components(shared, kernel_size, stride):
     torch.testing.assert_close(layer(h), torch.cat(expected, dim=1))
 
 
-@pytest.mark.parametrize("size", [(9, 7), (8, 8), (10, 9)])
+@pytest.mark.parametrize("size", [(9, 7), (8, 8)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_transposed_convolution_gives_the_size_it_came_from(size, stride):
     down = convolution(2, 4, 3, stride)
@@ -114,31 +103,15 @@ def network(k=K, image_shape=(2, 7, 6), **kwargs):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_gradient_reaches_every_encoder_and_decoder(objective):
+def test_every_encoder_and_decoder_gets_a_gradient(objective):
     """The authors' code never uses its fourth decoder."""
-    mixture = network()
-    terms = terms_of(
-        mixture, random(8, 84).float(), Objective(objective, 1.0, 1.0, 1 / K), generator()
-    )
-    sum(terms).backward()
-    for name, parameter in [
-        *mixture.encoder.named_parameters(),
-        *mixture.decoder.named_parameters(),
-    ]:
-        per_component = parameter.grad.flatten(1).abs().sum(1)
-        if name.startswith("stack.convolutions") and name.endswith("bias"):
-            continue  # batch normalisation takes the bias of a convolution away again
-        assert (per_component > 0.0).all(), name
-
-
-def test_weights_act_on_images_not_on_columns():
-    """The authors' code multiplies by weights along the width when it equals the batch size."""
-    mixture = network(image_shape=(1, 8, 8)).eval()
-    x = random(8, 64).float()
-    before = mixture.encode(x).concentration
-    x[3] += 1.0
-    changed = (mixture.encode(x).concentration != before).any(1)
-    assert changed.tolist() == [row == 3 for row in range(8)]
+    mixture, chosen = network(), Objective(objective, 1.0, 1.0, 1 / K)
+    sum(terms_of(mixture, random(8, 84).float(), chosen, generator())).backward()
+    for part in (mixture.encoder, mixture.decoder):
+        for name, parameter in part.named_parameters():
+            if name.startswith("stack.convolutions") and name.endswith("bias"):
+                continue  # batch normalisation subtracts the bias of a convolution
+            assert (parameter.grad.flatten(1).abs().sum(1) > 0.0).all(), name
 
 
 def test_components_can_be_permuted():
@@ -153,21 +126,14 @@ def test_components_can_be_permuted():
     torch.testing.assert_close(mixture.decode(after.mean), output[order])
 
 
-def test_images_of_each_component_pass_like_shared_ones():
-    mixture = network().eval()
-    x = random(8, 84).float()
-    torch.testing.assert_close(mixture.encoder(x.expand(K, 8, 84)), mixture.encoder(x))
-
-
 @pytest.fixture(scope="module")
 def fitted_conv(digits):
     conv = Conv((1, 8, 8), channels=(8, 8), strides=(2, 2))
-    return MVAETransformer(
-        k=2, latent_dim=3, architecture=conv, max_iter=30, learning_rate=5e-3, random_state=0
-    ).fit(digits[0])
+    how = {"max_iter": 12, "learning_rate": 1e-2, "batch_size": 50, "random_state": 0}
+    return MVAETransformer(k=2, latent_dim=3, architecture=conv, **how).fit(digits[0])
 
 
-def test_it_learns(fitted_conv, digits):
+def test_a_convolutional_mixture_learns(fitted_conv, digits):
     X, _ = digits
     residual = np.square(fitted_conv.reconstruct(X) - X).sum()
     assert residual < 0.6 * np.square(X - X.mean(0)).sum()
@@ -186,42 +152,23 @@ def test_rows_do_not_depend_on_each_other_at_inference(dtype, fitted_conv, digit
     assert_same_to_rounding(fitted_conv.inverse_transform(codes[7:9]), together[7:9])
 
 
-def test_running_statistics_are_saved(fitted_conv, digits):
-    X, _ = digits
-    names = [name for name in fitted_conv._state.arrays if name.endswith(".variance")]
-    assert len(names) == 2 + 1
-    assert not np.allclose(fitted_conv._state.arrays[names[0]], 1.0)
-    copy = pickle.loads(pickle.dumps(fitted_conv))
-    np.testing.assert_array_equal(copy.transform(X), fitted_conv.transform(X))
-
-
-def test_warm_start_goes_on_from_the_running_statistics(digits):
-    X, _ = digits
+def test_warm_start_continues_the_running_statistics(digits):
     conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
-    mvae = MVAETransformer(
-        k=2,
-        architecture=conv,
-        max_iter=1,
-        batch_size=128,
-        random_state=0,
-        warm_start=True,
-        learning_rate=1e-30,
-    ).fit(X)
+    how = {"max_iter": 1, "batch_size": 128, "learning_rate": 1e-30, "warm_start": True}
+    mvae = MVAETransformer(k=2, architecture=conv, random_state=0, **how).fit(digits[0])
     name = "encoder.stack.norms.0.variance"
     first = mvae._state.arrays[name]
-    second = mvae.fit(X)._state.arrays[name]
-    # From 1 towards the variance of the activations, by a tenth of what is left each batch.
+    second = mvae.fit(digits[0])._state.arrays[name]
+    # From 1 towards the variance of the activations, a tenth of the rest in each minibatch.
     progress = (1.0 - second) / (1.0 - first)
     np.testing.assert_allclose(progress, (1 - 0.9**8) / (1 - 0.9**4), rtol=0.1)
 
 
-@pytest.mark.parametrize("batch_size", [1, 128])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("batch_size", "precision"), [(1, "float32"), (32, "bfloat16")])
 def test_any_batch_size_and_precision(batch_size, precision, digits):
-    conv = Conv((1, 8, 8), channels=(4, 4, 4), strides=(2, 2, 2))
-    mvae = MVAETransformer(
-        k=2, architecture=conv, max_iter=1, batch_size=batch_size, precision=precision
-    ).fit(digits[0][:129])
+    conv = Conv((1, 8, 8), channels=(4, 4, 4), strides=(2, 2, 2))  # down to 1 x 1
+    how = {"max_iter": 1, "batch_size": batch_size, "precision": precision}
+    mvae = MVAETransformer(k=2, architecture=conv, **how).fit(digits[0][:33])
     assert np.isfinite(mvae.transform(digits[0])).all()
 
 
@@ -229,30 +176,12 @@ def test_any_batch_size_and_precision(batch_size, precision, digits):
     ("parameters", "message"),
     [
         ({"image_shape": (1, 8, 9)}, r"means 72 columns, but X has 64"),
-        ({"image_shape": (8, 8)}, "'image_shape' parameter of Conv must be a tuple of 3 ints"),
         ({"strides": (2,)}, "'strides' parameter of Conv must be .* one for each of channels"),
         ({"kernel_size": 2}, "'kernel_size' parameter of Conv must be an odd int"),
-        ({"channels": (), "strides": ()}, "'channels' parameter of Conv must be a non-empty"),
         ({"channels": (2,) * 5, "strides": (2,) * 5}, r"to 1 x 1 before layer 3, less than its"),
-        ({"negative_slope": 1.0}, "'negative_slope' parameter"),
-        ({"batch_norm": 1}, "'batch_norm' parameter"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message, digits):
     conv = Conv((1, 8, 8), channels=(4, 4), strides=(2, 2)).set_params(**parameters)
     with pytest.raises(ValueError, match=message):
         MVAETransformer(architecture=conv).fit(digits[0])
-
-
-def test_it_can_be_cloned_and_set():
-    mvae = clone(MVAETransformer(architecture=Conv((3, 32, 32))))
-    mvae.set_params(architecture__batch_norm=False)
-    assert repr(mvae.architecture) == "Conv(batch_norm=False, image_shape=(3, 32, 32))"
-
-
-def test_skops_needs_to_trust_our_types_alone(fitted_conv, digits, tmp_path):
-    skops.io.dump(fitted_conv, tmp_path / "model.skops")
-    untrusted = skops.io.get_untrusted_types(file=tmp_path / "model.skops")
-    assert set(untrusted) < set(SKOPS_TRUSTED)
-    loaded = skops.io.load(tmp_path / "model.skops", trusted=SKOPS_TRUSTED)
-    np.testing.assert_array_equal(loaded.transform(digits[0]), fitted_conv.transform(digits[0]))

@@ -24,15 +24,10 @@ def no_network(monkeypatch):
 
 
 def test_mnist_from_a_folder(folder, no_network):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (7, 28, 28), dtype=np.uint8)
-    np.savez(
-        folder / "mnist.npz",
-        x_train=images[:5],
-        y_train=np.arange(5, dtype=np.uint8),
-        x_test=images[5:],
-        y_test=np.arange(2, dtype=np.uint8),
-    )
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
+    arrays = {"x_train": images[:5], "x_test": images[5:]}
+    labels = {"y_train": np.arange(5, dtype=np.uint8), "y_test": np.arange(2, dtype=np.uint8)}
+    np.savez(folder / "mnist.npz", **arrays, **labels)
     mnist = datasets.fetch_mnist()
     assert mnist.X_train.shape == (5, 784)
     assert mnist.X_train.dtype == np.float32
@@ -68,34 +63,23 @@ def test_cifar10_from_a_folder(folder, no_network):
     assert len(cifar10.classes) == 10
 
 
-def openml(n, n_features):
-    def fetch(name, **kwargs):
-        assert kwargs["as_frame"] is False
-        data = np.tile(np.arange(n)[:, None] % 256, (1, n_features)).astype(np.int64)
-        target = np.array([str(i % 10) for i in range(n)], dtype=object)
-        return datasets.Bunch(data=data, target=target)
+@pytest.mark.parametrize(
+    ("name", "n_train"), [("mnist", 60_000), ("cifar10", 50_000)], ids=["mnist", "cifar10"]
+)
+def test_openml_is_asked_if_the_folder_lacks_the_file(name, n_train, folder, monkeypatch):
+    def fetch(name, *, as_frame, **kwargs):
+        assert as_frame is False
+        data = np.tile(np.arange(n_train + 10_000)[:, None] % 256, (1, 4))
+        return datasets.Bunch(data=data, target=(data[:, 0] % 10).astype(str).astype(object))
 
-    return fetch
-
-
-def test_openml_is_asked_without_a_folder(monkeypatch):
-    monkeypatch.delenv("SKMVAE_DATA", raising=False)
-    monkeypatch.setattr(datasets, "fetch_openml", openml(70_000, 4))
-    mnist = datasets.fetch_mnist()
-    assert len(mnist.X_train) == 60_000
-    assert len(mnist.X_test) == 10_000
-    assert mnist.X_train.max() == 1.0
-    assert mnist.y_train.dtype == np.int64
-
-
-def test_openml_is_asked_when_the_folder_lacks_the_file(folder, monkeypatch):
-    monkeypatch.setattr(datasets, "fetch_openml", openml(60_000, 4))
-    cifar10 = datasets.fetch_cifar10()
-    assert len(cifar10.X_train) == 50_000
-    assert len(cifar10.X_test) == 10_000
+    monkeypatch.setattr(datasets, "fetch_openml", fetch)
+    found = getattr(datasets, f"fetch_{name}")()
+    assert [len(found.X_train), len(found.X_test)] == [n_train, 10_000]
+    assert found.X_train.max() == 1.0
+    assert found.y_train.dtype == np.int64
 
 
 @pytest.mark.parametrize("fetch", [datasets.fetch_mnist, datasets.fetch_cifar10])
-def test_without_either_the_error_says_what_to_do(fetch, folder, no_network):
+def test_without_a_folder_and_a_network_the_error_names_both(fetch, folder, no_network):
     with pytest.raises(OSError, match=r"could not be had: SKMVAE_DATA=.*Set SKMVAE_DATA to"):
         fetch()

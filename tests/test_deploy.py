@@ -1,4 +1,4 @@
-"""The web service of the page runs as it stands: a process of its own, asked by many threads."""
+"""The web service of the page on deployment, in a process of its own, with many clients."""
 
 import http.client
 import json
@@ -20,10 +20,9 @@ import pytest
 pytest.importorskip("safetensors")
 
 PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
-N_CLIENTS, N_REQUESTS = 8, 25
+N_CLIENTS, N_REQUESTS = 4, 10
 
-# Seconds after which the service is taken to wait for ever, however busy the machine is.
-DEADLINE = 120
+DEADLINE = 120  # seconds, also on a busy machine
 
 
 def blocks():
@@ -105,7 +104,7 @@ def test_many_clients_get_their_own_codes_and_the_service_ends_cleanly(service, 
         slow.send(body[10:])
         with slow.getresponse() as response:
             assert np.shape(json.load(response)["codes"]) == (N_REQUESTS, found.shape[-1])
-        # The other says nothing more, and must not keep the service.
+        # The silent client does not keep the service from ending.
         assert process.wait(DEADLINE) == 0
     assert process.stdout.read() == ""
     lines = [line for line in log.read_text().splitlines() if "Request timed out" not in line]
@@ -113,16 +112,13 @@ def test_many_clients_get_their_own_codes_and_the_service_ends_cleanly(service, 
     assert all('"POST / HTTP/1.1" 200' in line for line in lines)
 
 
-def test_what_is_wrong_is_answered_and_the_service_goes_on(service, fitted, digits):
+def test_wrong_requests_are_answered_and_the_service_continues(service, fitted, digits):
     process, port, log = service
     for body, message in [
         ("rows", "Expecting value"),
         ("[" * 100_000, "recursion"),
-        ('{"row": []}', "rows"),
-        ('{"rows": {}}', "float"),
         ('{"rows": [[1, 2], [3]]}', "inhomogeneous"),
         (f'{{"rows": [[1e999{", 0" * 63}]]}}', "infinity"),
-        (f'{{"rows": [[1{"0" * 400}]]}}', "too large"),
         (json.dumps({"rows": [[0.0] * 63]}), "63 features"),
     ]:
         with closing(connect(port)) as connection:

@@ -49,9 +49,9 @@ def fixed_draws(monkeypatch):
     return fix
 
 
-def numpy_transport(evidence, n_iterations=5):
-    """exp(evidence) (B, K), scaled in turn: each row sums to 1, each column to B / K; the log."""
-    log_r = evidence
+def numpy_transport(logits, n_iterations=5):
+    """log of exp(logits) (B, K) scaled in turn: each row sums to 1, each column to B / K."""
+    log_r = logits
     for _ in range(n_iterations):
         log_r = log_r - logsumexp(log_r, axis=1, keepdims=True)
         log_r = log_r - logsumexp(log_r, axis=0)
@@ -92,8 +92,8 @@ def numpy_terms(network, x, eps, log_weights, objective, kl_weight):
     if objective in ("mixture", "clusters"):
         log_r = numpy_transport((log_p - kl_weight * kl) / (x.shape[1] / 80))
         r = np.exp(log_r)
-        of_kl = r if objective == "mixture" else r + (1 - r) / k
-        return -(r * log_p).sum(1), (of_kl * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
+        factor = r if objective == "mixture" else r + (1 - r) / k
+        return -(r * log_p).sum(1), (factor * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
     if objective == "averaged":
         mixed = [sum(w[b, i] * y[i, b] for i in range(k)) for b in range(n)]
         reconstruction = [-log_prob(x[b], mixed[b]) for b in range(n)]
@@ -163,10 +163,9 @@ def test_one_component_is_a_plain_vae(objective, likelihood):
         torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_permuting_components_leaves_the_loss(objective, likelihood, fixed_draws):
-    network, x, order = make_network(likelihood=likelihood), rows(8, 5, likelihood), [2, 0, 1]
+def test_the_loss_does_not_depend_on_the_order_of_components(objective, fixed_draws):
+    network, x, order = make_network(), rows(8, 5, "gaussian"), [2, 0, 1]
     eps, log_weights = random(3, 8, 2, seed=5), random(8, 3, seed=6).log_softmax(1)
     fixed_draws(eps, log_weights)
     before = terms_of(network, x, objective)
@@ -177,54 +176,38 @@ def test_permuting_components_leaves_the_loss(objective, likelihood, fixed_draws
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_encoder_and_decoder_gets_a_gradient(objective, likelihood):
-    network = make_network(likelihood=likelihood)
-    terms = terms_of(network, rows(8, 5, likelihood), objective)
-    terms.reconstruction.backward()
-    for name, parameter in network.named_parameters():
-        if name.startswith(("encoder", "decoder")):
-            per_component = parameter.grad.abs().flatten(1).amax(1)
-            assert (per_component > 1e-6).all(), name
-
-
-def test_balanced_responsibilities_share_the_rows():
-    evidence = 3.0 * random(4, 200, seed=1) + torch.tensor([[5.0], [0.0], [0.0], [-5.0]])
-    assert evidence.softmax(0).mean(1)[0] > 0.7
-    r = balanced_log_softmax(evidence).exp()
+def test_balanced_responsibilities_give_each_component_as_many_rows():
+    logits = 3.0 * random(4, 200, seed=1) + torch.tensor([[5.0], [0.0], [0.0], [-5.0]])
+    assert logits.softmax(0).mean(1)[0] > 0.7
+    r = balanced_log_softmax(logits).exp()
     torch.testing.assert_close(r.sum(0), torch.ones(200, dtype=torch.float64))
     assert (r.mean(1) - 0.25).abs().max() < 0.05
-    # Within the differences that the shares make, each row keeps the order of its evidence.
-    offsets = (r.log() - evidence) - (r.log() - evidence)[:1]
+    # Rows differ in their logits alone: the offset of a component is the same in all of them.
+    offsets = (r.log() - logits) - (r.log() - logits)[:1]
     torch.testing.assert_close(offsets, offsets[:, :1].expand_as(offsets))
 
 
-def test_balanced_responsibilities_of_equal_and_of_extreme_evidence():
+def test_balanced_responsibilities_are_right_at_the_extremes():
+    def mean(logits):
+        return balanced_log_softmax(logits).exp().mean(1)
+
     assert torch.equal(balanced_log_softmax(torch.zeros(1, 5)), torch.zeros(1, 5))
-    torch.testing.assert_close(
-        balanced_log_softmax(torch.full((4, 5), -1e6)).exp(), torch.full((4, 5), 0.25)
-    )
-    # One component is hopeless for every row: in float32 its share underflows.
+    torch.testing.assert_close(mean(torch.full((4, 5), -1e6)), torch.full((4,), 0.25))
     hopeless = torch.zeros(3, 6)
-    hopeless[2] = -1e4
-    log_r = balanced_log_softmax(hopeless)
-    torch.testing.assert_close(log_r.exp().mean(1), torch.full((3,), 1 / 3))
-    # Each row is certain of the same component, and they cannot all have it.
+    hopeless[2] = -1e4  # underflows in float32
+    torch.testing.assert_close(mean(hopeless), torch.full((3,), 1 / 3))
     certain = random(3, 6, seed=2).float()
-    certain[0] += 1e4
-    torch.testing.assert_close(
-        balanced_log_softmax(certain).exp().mean(1), torch.full((3,), 1 / 3), atol=0.05, rtol=0
-    )
+    certain[0] += 1e4  # all rows want the first component
+    torch.testing.assert_close(mean(certain), torch.full((3,), 1 / 3), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_the_responsibilities_are_targets_of_the_weights_alone(likelihood):
-    """No gradient goes through them: that of the weights' term stays in the encoders."""
-    network = make_network(likelihood=likelihood)
-    terms_of(network, rows(8, 5, likelihood), "clusters").kl_mixing.backward()
+def test_the_responsibilities_pass_no_gradient():
+    """The term of the mixing weights trains the encoders alone."""
+    network = make_network()
+    terms_of(network, rows(8, 5, "gaussian"), "clusters").kl_mixing.backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in network.decoder.parameters())
-    assert network.encoder.layers[0].weight.grad.abs().max() > 1e-6
+    for name, parameter in network.encoder.named_parameters():
+        assert (parameter.grad.abs().flatten(1).amax(1) > 1e-6).all(), name
 
 
 def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():
@@ -235,8 +218,8 @@ def test_dhsic_has_a_gradient_to_every_encoder_and_to_no_decoder():
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in network.decoder.parameters())
 
 
-def test_dhsic_of_very_many_rows_is_that_of_some():
-    """Its cost is bounded: 3,000 rows count as a minibatch of 500."""
+def test_dhsic_takes_at_most_512_rows():
+    """Every sixth of 3,000 rows is taken."""
     z = random(3, 3000, 2)
     assert objective_module._dependence(z, Minibatch.whole(3000)) == dhsic(z[:, ::6])
     assert objective_module._dependence(z[:, :512], Minibatch.whole(512)) == dhsic(z[:, :512])
@@ -259,10 +242,10 @@ def test_dhsic_is_not_computed_without_beta(monkeypatch):
 # k identical linear VAEs, x = z + N(0, 1), at x = 10: log p(x) = log N(10; 0, 2).
 
 
-def identical_vaes(share, k=4, n_rows=1000, kl_scale=None):
-    """The best Gaussian posteriors for concentrations (share, rest equal), and the objective."""
-    a = torch.full((k,), (1 - share) / (k - 1), dtype=torch.float64)
-    a[0] = share
+def identical_vaes(first, k=4, n_rows=1000, kl_scale=None):
+    """The best Gaussian posteriors for concentrations (first, rest equal), and the objective."""
+    a = torch.full((k,), (1 - first) / (k - 1), dtype=torch.float64)
+    a[0] = first
     strength = a * k if kl_scale is None else torch.ones(k, dtype=torch.float64)
     variance = 1 / (1 + strength)
     mean = 10.0 * strength * variance
@@ -291,14 +274,14 @@ def bound(network, objective, seed=0):
 
 def test_melbo_exceeds_the_log_likelihood():
     # Equation 8 is not a lower bound: its maximum here is -23.25, log p(x) is -26.27.
-    best = max(bound(identical_vaes(share), "melbo") for share in np.linspace(0.3, 0.99, 24))
+    best = max(bound(identical_vaes(first), "melbo") for first in np.linspace(0.3, 0.99, 24))
     assert best == pytest.approx(-23.25, abs=0.2)
     assert best > LOG_P + 2.5
 
 
 def test_elbo_never_exceeds_the_log_likelihood_and_reaches_it():
-    for share in (0.25, 0.5, 0.9, 0.99):
-        assert bound(identical_vaes(share, kl_scale=1), "elbo") <= LOG_P + 1e-6
+    for first in (0.25, 0.5, 0.9, 0.99):
+        assert bound(identical_vaes(first, kl_scale=1), "elbo") <= LOG_P + 1e-6
     reached = [bound(identical_vaes(0.25, kl_scale=1), "elbo", seed=seed) for seed in range(8)]
     assert np.mean(reached) == pytest.approx(LOG_P, abs=0.05)
 
@@ -371,7 +354,7 @@ def test_one_draw_from_the_exact_posterior_gives_log_p(weights, biases, expected
 
 @pytest.mark.parametrize(
     ("n_draws", "expected", "tolerance"),
-    [(1, -6.13642, 0.03), (10, -6.1276, 0.01), (1000, -6.12836, 0.002)],
+    [(10, -6.1276, 0.01), (1000, -6.12836, 0.002)],
 )
 def test_importance_weighted_bound_golden(n_draws, expected, tolerance):
     repeats = max(20, 4_000 // n_draws)
@@ -416,11 +399,3 @@ def test_bound_equals_numpy_and_is_at_least_the_elbo_of_the_same_draws():
     )
     elbo = (a.T * log_joint.mean(1)).sum(0) - kl_mixing
     assert (result >= elbo).all()
-
-
-def test_bound_of_a_row_does_not_depend_on_the_others():
-    network, eps = make_network(), random(3, 4, 2, seed=1)
-    x = random(6, 5, seed=9)
-    together = log_likelihood_bound(network, x, eps)
-    alone = torch.cat([log_likelihood_bound(network, row[None], eps) for row in x])
-    torch.testing.assert_close(together, alone)

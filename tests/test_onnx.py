@@ -28,8 +28,7 @@ pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("one_thread")]
 
 PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
 SHAPE = (1, 8, 8)
-# Of the largest value, in float32.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # relative to the largest value, in float32
 
 
 class Sine(nn.Module):
@@ -38,7 +37,7 @@ class Sine(nn.Module):
         self.linear = ComponentLinear(k, n_in, n_out)
 
     def forward(self, h, generator=None):
-        return torch.sin(self.linear(h))
+        return torch.sin(torch.tanh(self.linear(h)))
 
 
 class SineArchitecture(BaseEstimator):
@@ -64,7 +63,7 @@ def assert_same(found, expected):
 
 
 def assert_same_model(path, mvae, X):
-    """Of one row, of two and of all."""
+    """Compare the results for one row, two rows and all rows."""
     session = session_of(path)
     for n_rows in (1, 2, len(X)):
         rows = np.asarray(X[:n_rows], np.float32)
@@ -73,18 +72,17 @@ def assert_same_model(path, mvae, X):
         assert_same(weights, mvae.mixing_weights(rows))
 
 
-# With those below all activations are here: Conv has the leaky ReLU.
+# With the tests below, all activations: Conv has the leaky ReLU.
 @pytest.mark.parametrize(
     ("params", "scaling"),
     [
-        ({"k": 1, "architecture": MLP((8,), activation="tanh"), "likelihood": "bernoulli"}, 1 / 16),
-        # Far from the network's units: centring and scaling are in the file.
+        ({"k": 1, "architecture": MLP((8,), activation="elu"), "likelihood": "bernoulli"}, 1 / 16),
+        # The file has to centre and scale rows in units of 1,000.
         ({"k": 2, "architecture": MLP((8, 8), activation="gelu", dropout=0.5)}, 1e3),
         ({"k": 4, "architecture": Conv(SHAPE, (4, 6), strides=(2, 1))}, 1.0),
-        ({"k": 1, "architecture": Conv(SHAPE, (4,), strides=(2,), batch_norm=False)}, 1.0),
         ({"architecture": SineArchitecture()}, 1.0),
     ],
-    ids=["tanh", "gelu, scaled", "conv", "conv, one", "another architecture"],
+    ids=["elu", "gelu, scaled", "conv", "another architecture"],
 )
 def test_a_file_gives_what_the_estimator_gives(make_small, digits, path, params, scaling):
     X = digits[0] * scaling
@@ -93,9 +91,15 @@ def test_a_file_gives_what_the_estimator_gives(make_small, digits, path, params,
     assert_same_model(path, mvae, X)
 
 
-def test_the_file_says_what_goes_in_and_out(make_small, digits, path):
+def test_the_file_names_its_arrays_and_exporting_changes_nothing(make_small, digits, path):
     mvae = make_small(architecture=MLP((8,), activation="silu"), max_iter=1).fit(digits[0])
-    export(mvae, str(path))
+    before = mvae.transform(digits[0])
+    filters, handlers = warnings.filters[:], logging.root.handlers[:]
+    with torch.inference_mode(), torch.autocast("cpu"):
+        export(mvae, str(path))
+    assert warnings.filters == filters
+    assert logging.root.handlers == handlers
+    np.testing.assert_array_equal(mvae.transform(digits[0]), before)
     assert_same_model(path, mvae, digits[0])
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -109,19 +113,6 @@ def test_the_file_says_what_goes_in_and_out(make_small, digits, path):
     for folder in (skmvae.__file__, torch.__file__, __file__):
         assert str(Path(folder).parent).encode() not in data
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_exporting_changes_nothing_and_works_in_any_context(make_small, digits, path):
-    X = digits[0]
-    mvae = make_small(architecture=MLP((8,), activation="elu"), max_iter=1).fit(X)
-    before = mvae.transform(X)
-    filters, handlers = warnings.filters[:], logging.root.handlers[:]
-    with torch.inference_mode(), torch.autocast("cpu"):
-        export(mvae, path)
-    assert warnings.filters == filters
-    assert logging.root.handlers == handlers
-    np.testing.assert_array_equal(mvae.transform(X), before)
-    assert_same_model(path, mvae, X)
 
 
 def test_an_unfitted_estimator_and_a_pipeline_are_refused(fitted, path):

@@ -1,7 +1,7 @@
-"""The estimator as a user meets it: attributes, methods, and how they hang together."""
+"""The estimator as a user meets it: its attributes, its methods and their relations."""
 
 import pickle
-from copy import deepcopy
+from copy import copy, deepcopy
 
 import numpy as np
 import pandas as pd
@@ -28,38 +28,24 @@ def test_fitted_attributes(fitted, digits):
     np.testing.assert_allclose(fitted.mean_, X.mean(0), rtol=1e-12)
     assert fitted.scale_ == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-12)
     assert 0 < fitted.noise_variance_ < 2 * fitted.scale_**2
-    assert fitted.n_iter_ == 2
     assert fitted.n_features_in_ == 64
     assert not hasattr(fitted, "feature_names_in_")
-
-
-def test_history_makes_a_data_frame(fitted):
     frame = pd.DataFrame(fitted.history_)
-    names = [
-        "loss",
-        "reconstruction",
-        "kl_latent",
-        "kl_mixing",
-        "dhsic",
-        "learning_rate",
-        "seconds",
-    ]
-    assert list(frame) == names
-    assert len(frame) == fitted.n_iter_
-    assert all(isinstance(v, float) for values in fitted.history_.values() for v in values)
+    terms = ["loss", "reconstruction", "kl_latent", "kl_mixing", "dhsic"]
+    assert list(frame) == [*terms, "learning_rate", "seconds"]
+    assert len(frame) == fitted.n_iter_ == 2
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_dhsic_is_nan_where_it_has_no_weight(k, make_small, digits, tmp_path):
-    """Also through a checkpoint and a warm start."""
+def test_dhsic_is_nan_where_beta_is_zero(make_small, digits, tmp_path):
+    """A checkpoint and a warm start keep it."""
     X, _ = digits
-    mvae = make_small(k=k, beta=0.0, checkpoint_dir=tmp_path, warm_start=True, verbose=1).fit(X)
+    mvae = make_small(beta=0.0, checkpoint_dir=tmp_path, warm_start=True, verbose=1).fit(X)
     assert list(mvae.history_) == list(make_small().fit(X).history_)
     assert np.isnan(mvae.history_["dhsic"]).all()
     assert np.isfinite(mvae.history_["loss"]).all()
     mvae.set_params(beta=2.0).fit(X)
     assert np.isnan(mvae.history_["dhsic"]).tolist() == [True, True, False, False]
-    assert make_small(k=k, beta=0.0, checkpoint_dir=tmp_path).fit(X).n_iter_ == 2
+    assert make_small(beta=0.0, checkpoint_dir=tmp_path).fit(X).n_iter_ == 2
 
 
 def test_bernoulli_has_no_units(make_small, digits):
@@ -73,34 +59,20 @@ def test_bernoulli_has_no_units(make_small, digits):
 
 
 def test_codes_are_component_major(fitted, digits):
-    """Columns i d to (i + 1) d - 1 are what encoder i alone gives."""
     X = digits[0][:40]
     codes = fitted.transform(X)
-    arrays = fitted._state.arrays
-    scaled = (X - fitted.mean_) / fitted.scale_
     for i in range(3):
-        h = scaled
-        for layer in range(2):
-            w = arrays[f"encoder.layers.{layer}.weight"][i].astype(float)
-            h = h @ w + arrays[f"encoder.layers.{layer}.bias"][i]
-            h = np.maximum(h, 0) if layer == 0 else h
-        np.testing.assert_allclose(codes[:, 2 * i : 2 * i + 2], h[:, :2], atol=1e-5)
+        expected = _encode_component(fitted, X, i)[:, :2]
+        np.testing.assert_allclose(codes[:, 2 * i : 2 * i + 2], expected, atol=1e-5)
 
 
-def test_mixing_weights_are_probabilities(fitted, digits):
-    weights = fitted.mixing_weights(digits[0])
+def test_predict_gives_the_component_with_the_largest_weight(fitted, digits):
+    weights, labels = fitted.mixing_weights(digits[0]), fitted.predict(digits[0])
     assert weights.shape == (500, 3)
     assert (weights > 0).all()
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
-
-
-def test_predict_gives_the_heaviest_component(fitted, digits):
-    X, _ = digits
-    labels = fitted.predict(X)
-    assert labels.shape == (500,)
     assert labels.dtype == np.int64
     assert len(set(labels)) > 1
-    weights = fitted.mixing_weights(X)
     np.testing.assert_array_equal(weights[np.arange(500), labels], weights.max(1))
 
 
@@ -112,19 +84,26 @@ def test_reconstruction_is_the_weighted_sum_of_the_components(fitted, digits):
     assert len({a.tobytes() for a in alone}) == 3
 
 
-def test_inverse_transform_decodes_with_the_encoders_ratings(fitted, digits):
-    """Each encoder rates its own decoder's output; nothing but Z and fitted state is used."""
+def test_inverse_transform_weighs_each_decoder_by_its_own_encoder(fitted, digits):
+    """Nothing but Z and the fitted state is used: no rows, no draws."""
     Z = fitted.transform(digits[0])
-    alone = []
-    for i in range(3):
-        one = np.zeros_like(Z)
-        one[:, 2 * i : 2 * i + 2] = Z[:, 2 * i : 2 * i + 2]
-        alone.append(_decode_component(fitted, one, i))
-    ratings = np.stack([_raw_concentration(fitted, alone[i], i) for i in range(3)], axis=1)
-    ratings += 1e-3 * ratings.sum(1, keepdims=True)  # the least share of a component
-    weights = ratings / ratings.sum(1, keepdims=True)
+    alone = [_decode_component(fitted, Z, i) for i in range(3)]
+    raw = [_encode_component(fitted, alone[i], i)[:, -1] for i in range(3)]
+    concentration = np.logaddexp(0, np.stack(raw, axis=1)) + 1e-6
+    concentration += 1e-3 * concentration.sum(1, keepdims=True)  # the smallest weight
+    weights = concentration / concentration.sum(1, keepdims=True)
     expected = np.einsum("nk,knf->nf", weights, np.stack(alone))
     np.testing.assert_allclose(fitted.inverse_transform(Z), expected, atol=2e-3)
+
+
+def _encode_component(mvae, X, i):
+    """Mean, raw standard deviation and raw concentration of component i, in NumPy."""
+    arrays, h = mvae._state.arrays, (X - mvae.mean_) / mvae.scale_
+    for layer in range(2):
+        name = f"encoder.layers.{layer}"
+        h = h @ arrays[f"{name}.weight"][i].astype(float) + arrays[f"{name}.bias"][i]
+        h = np.maximum(h, 0) if layer == 0 else h
+    return h
 
 
 def _decode_component(mvae, Z, i):
@@ -132,23 +111,6 @@ def _decode_component(mvae, Z, i):
     h = np.maximum(h @ a["decoder.layers.0.weight"][i] + a["decoder.layers.0.bias"][i], 0)
     h = h @ a["decoder.layers.1.weight"][i] + a["decoder.layers.1.bias"][i]
     return h * mvae.scale_ + mvae.mean_
-
-
-def _raw_concentration(mvae, X, i):
-    a, h = mvae._state.arrays, (X - mvae.mean_) / mvae.scale_
-    h = np.maximum(h @ a["encoder.layers.0.weight"][i] + a["encoder.layers.0.bias"][i], 0)
-    h = h @ a["encoder.layers.1.weight"][i] + a["encoder.layers.1.bias"][i]
-    return np.logaddexp(0, h[:, -1]) + 1e-6
-
-
-def test_inverse_transform_is_nearly_as_good_as_the_true_weights(make_small, digits):
-    X, _ = digits
-    mvae = make_small(k=4, latent_dim=8, max_iter=60, architecture=MLP((64,))).fit(X)
-    true = ((mvae.reconstruct(X) - X) ** 2).sum(1).mean()
-    rated = ((mvae.inverse_transform(mvae.transform(X)) - X) ** 2).sum(1).mean()
-    alone = np.stack([mvae.reconstruct(X, component=i) for i in range(4)])
-    uniform = ((alone.mean(0) - X) ** 2).sum(1).mean()
-    assert rated < true + 0.5 * (uniform - true)
 
 
 def test_extreme_codes_decode_to_finite_rows(fitted):
@@ -162,25 +124,20 @@ def test_one_component_is_a_plain_vae(make_small, digits):
     assert (mvae.mixing_weights(X) == 1.0).all()
     np.testing.assert_array_equal(mvae.reconstruct(X), mvae.reconstruct(X, component=0))
     np.testing.assert_array_equal(mvae.inverse_transform(mvae.transform(X)), mvae.reconstruct(X))
-    assert mvae.history_["dhsic"] == [0.0, 0.0]
-    assert mvae.history_["kl_mixing"] == [0.0, 0.0]
+    alone = mvae.sample(5, random_state=0, component=np.int64(0))
+    np.testing.assert_array_equal(alone, mvae.sample(5, random_state=0))
+    assert mvae.history_["dhsic"] == mvae.history_["kl_mixing"] == [0.0, 0.0]
+    assert mvae.prune(0.999).k == 1
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_results_have_the_dtype_of_their_input(dtype, fitted, digits):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, bool, np.longdouble, object])
+def test_results_are_float32_for_float32_and_float64_for_all_else(dtype, fitted, digits):
     X = digits[0].astype(dtype)
-    Z = fitted.transform(X)
+    Z, expected = fitted.transform(X), np.float32 if dtype == np.float32 else np.float64
     for result in (Z, fitted.mixing_weights(X), fitted.reconstruct(X), fitted.score_samples(X)):
-        assert result.dtype == dtype
-    assert fitted.inverse_transform(Z).dtype == dtype
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, np.longdouble, object])
-def test_other_dtypes_give_float64(dtype, make_small, digits):
-    X = digits[0].astype(dtype)
-    mvae = make_small().fit(X)
-    assert mvae.transform(X).dtype == np.float64
-    np.testing.assert_array_equal(mvae.transform(X), mvae.transform(X.astype(np.float64)))
+        assert result.dtype == expected
+    assert fitted.inverse_transform(Z).dtype == expected
+    np.testing.assert_array_equal(Z, fitted.transform(X.astype(expected)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -199,37 +156,6 @@ def test_rows_do_not_depend_on_each_other(dtype, fitted, digits):
         assert_same_to_rounding(method(X[123:124])[0], together[123])
 
 
-def test_float32_and_float64_agree_to_the_rounding_of_float32(fitted, digits):
-    X, _ = digits
-    for method in (fitted.transform, fitted.mixing_weights, fitted.reconstruct):
-        assert_same_to_rounding(method(X).astype(np.float32), method(X.astype(np.float32)))
-
-
-@pytest.mark.parametrize(
-    ("shape", "k"), [((2, 5), 3), ((3, 5), 10), ((30, 1), 3), ((1, 1), 3), ((5, 20_000), 2)]
-)
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_tables_of_extreme_shapes(shape, k, likelihood, make_small):
-    X = np.random.default_rng(0).random(shape)
-    mvae = make_small(k=k, likelihood=likelihood).fit(X)
-    assert mvae.transform(X).shape == (shape[0], 2 * k)
-    for rows in (mvae.reconstruct(X), mvae.inverse_transform(mvae.transform(X))):
-        assert rows.shape == shape
-    assert np.isfinite(mvae.score_samples(X)).all()
-    assert mvae.sample(2, random_state=0).shape == (2, shape[1])
-
-
-def test_x_is_never_modified_and_never_aliased(make_small, digits):
-    X = np.array(digits[0])
-    before = X.copy()
-    mvae = make_small().fit(X)
-    for result in (mvae.transform(X), mvae.reconstruct(X), mvae.mixing_weights(X)):
-        assert not np.shares_memory(result, X)
-        result[:] = np.nan
-    np.testing.assert_array_equal(X, before)
-    assert np.isfinite(mvae.transform(X)).all()
-
-
 def test_units_and_offsets_do_not_matter(make_small, digits):
     X, _ = digits
     plain, scaled = make_small().fit(X), make_small().fit(X * 1e8 + 1e9)
@@ -240,25 +166,22 @@ def test_units_and_offsets_do_not_matter(make_small, digits):
     assert scaled.score(X * 1e8 + 1e9) == pytest.approx(plain.score(X) - shift, abs=1e-1)
 
 
-def test_an_offset_takes_no_digits(make_small):
-    """Integers and lists are not rounded to float32 before they are centred; nor are samples."""
+def test_integers_are_centred_before_they_are_rounded(make_small):
+    """float32 has no digit left beside an offset of 1e9; samples keep theirs, too."""
     X = (10**9 + np.random.default_rng(0).integers(0, 10, (50, 2))).astype(np.int64)
-    for rows in (X, X.tolist()):
-        mvae = make_small().fit(rows)
-        assert mvae.scale_ == pytest.approx(X.std(0).mean(), rel=0.1)
+    mvae = make_small().fit(X.tolist())
+    assert mvae.scale_ == pytest.approx(X.std(0).mean(), rel=0.1)
     assert len(np.unique(mvae.sample(50, random_state=0)[:, 0])) > 40
 
 
 def test_many_draws_are_taken_a_few_at_a_time(fitted, digits, monkeypatch):
-    """100 draws in parts of 7 are 100 draws: the bound of each part, averaged as densities."""
-    X = digits[0][:10]
-    inference = fitted._inference()
-    whole = inference.log_likelihood_bound(X, 100)
+    """The bounds of 7 draws at a time are averaged as densities to the bound of 100 draws."""
+    whole = fitted.score_samples(digits[0][:10], n_draws=100)
     monkeypatch.setattr(_inference, "_OUTPUTS_A_ROW", 7 * 3 * 64)
-    assert_same_to_rounding(inference.log_likelihood_bound(X, 100), whole)
+    assert_same_to_rounding(fitted.score_samples(digits[0][:10], n_draws=100), whole)
 
 
-def test_sample_has_the_units_of_x_and_repeats(fitted, digits):
+def test_samples_repeat_with_their_random_state(fitted, digits):
     first, again = fitted.sample(300, random_state=3), fitted.sample(300, random_state=3)
     np.testing.assert_array_equal(first, again)
     assert first.shape == (300, 64)
@@ -282,7 +205,7 @@ def test_sample_follows_the_generative_process(fitted):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_samples_of_one_component_are_its_decoder_s_output(likelihood, make_small, digits):
+def test_samples_of_one_component_are_the_output_of_its_decoder(likelihood, make_small, digits):
     """The same seed gives the same codes: with the weights they make the mixture's rows."""
     mvae = make_small(likelihood=likelihood).fit(digits[0] / 16)
     alone = np.stack([mvae.sample(20, random_state=5, component=i) for i in range(3)])
@@ -295,56 +218,37 @@ def test_samples_of_one_component_are_its_decoder_s_output(likelihood, make_smal
         assert_same_to_rounding(alone, expected)
 
 
-def test_samples_of_the_only_component(make_small, digits):
-    mvae = make_small(k=1).fit(digits[0])
-    np.testing.assert_array_equal(
-        mvae.sample(5, random_state=0, component=np.int64(0)), mvae.sample(5, random_state=0)
-    )
-
-
 CONV = Conv((1, 8, 8), channels=(4, 6), strides=(2, 2))
-# What makes of the shares of a row's concentration its mixing weights.
-LEAST_SHARE = 1e-3
+SMALLEST_WEIGHT = 1e-3  # before the weights of a row are normalised
 
 
 def with_weights(mvae, *weights):
-    """A copy in which it is known which components are light."""
+    """Return a copy with known ``weights_``."""
     mvae = deepcopy(mvae)
     mvae.weights_ = np.array(weights)
     return mvae
 
 
-def of_components(columns, kept, latent_dim=2):
+def columns_of(columns, kept, latent_dim=2):
     return np.hstack([columns[:, latent_dim * i : latent_dim * (i + 1)] for i in kept])
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        (MLP((16,)), "gaussian"),
-        (MLP((16,)), "bernoulli"),
-        (CONV, "gaussian"),
-        (CONV, "bernoulli"),
-    ],
-    ids=["MLP-gaussian", "MLP-bernoulli", "Conv-gaussian", "Conv-bernoulli"],
+    params=[(MLP((16,)), "gaussian"), (CONV, "bernoulli")],
+    ids=["MLP-gaussian", "Conv-bernoulli"],
 )
 def any_fitted(request, digits):
-    architecture, likelihood = request.param
-    return MVAETransformer(
-        k=3,
-        latent_dim=2,
-        architecture=architecture,
-        likelihood=likelihood,
-        max_iter=2,
-        random_state=0,
-    ).fit(digits[0] / 16)
+    params = dict(zip(("architecture", "likelihood"), request.param, strict=True))
+    return MVAETransformer(k=3, latent_dim=2, max_iter=2, random_state=0, **params).fit(
+        digits[0] / 16
+    )
 
 
 @pytest.mark.parametrize(
     ("weights", "kept"),
     [
         ((0.5, 0.009, 0.491), [0, 2]),
-        ((0.005, 0.3, 0.695), [1, 2]),
         ((0.001, 0.99, 0.009), [1]),
         ((0.4, 0.5, 0.1), [0, 1, 2]),
     ],
@@ -356,14 +260,14 @@ def test_a_pruned_estimator_is_what_is_kept(weights, kept, any_fitted, digits):
     assert type(pruned) is MVAETransformer
     assert pruned.k == n_kept
     codes = pruned.transform(X)
-    assert_same_to_rounding(codes, of_components(mvae.transform(X), kept))
+    assert_same_to_rounding(codes, columns_of(mvae.transform(X), kept))
     for new, old in enumerate(kept):
         assert_same_to_rounding(
             pruned.reconstruct(X, component=new), mvae.reconstruct(X, component=old)
         )
-    shares = mvae.mixing_weights(X)[:, kept] * (1 + 3 * LEAST_SHARE) - LEAST_SHARE
-    shares /= shares.sum(1, keepdims=True)
-    expected = (shares + LEAST_SHARE) / (1 + n_kept * LEAST_SHARE)
+    raw = mvae.mixing_weights(X)[:, kept] * (1 + 3 * SMALLEST_WEIGHT) - SMALLEST_WEIGHT
+    raw /= raw.sum(1, keepdims=True)
+    expected = (raw + SMALLEST_WEIGHT) / (1 + n_kept * SMALLEST_WEIGHT)
     np.testing.assert_allclose(pruned.mixing_weights(X), expected, atol=1e-9)
     np.testing.assert_allclose(pruned.weights_, mvae.weights_[kept] / sum(mvae.weights_[kept]))
     assert pruned.weights_.sum() == pytest.approx(1.0, rel=1e-12)
@@ -374,58 +278,33 @@ def test_a_pruned_estimator_is_what_is_kept(weights, kept, any_fitted, digits):
 
 def test_a_pruned_estimator_keeps_all_else(make_small, digits):
     X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
-    mvae = make_small(early_stopping=True, random_state=np.random.RandomState(0)).fit(X)
-    mvae.set_output(transform="pandas")
+    mvae = make_small(early_stopping=True).fit(X).set_output(transform="pandas")
     mvae = with_weights(mvae, 0.5, 0.001, 0.499)
     pruned = mvae.prune()
-    np.testing.assert_array_equal(pruned.mean_, mvae.mean_)
-    for name in ("scale_", "noise_variance_", "history_", "n_iter_", "n_features_in_"):
-        assert getattr(pruned, name) == getattr(mvae, name)
-    np.testing.assert_array_equal(pruned.feature_names_in_, mvae.feature_names_in_)
-    assert pruned._split_seed == mvae._split_seed
+    for name in ("mean_", "scale_", "noise_variance_", "history_", "n_iter_", "feature_names_in_"):
+        np.testing.assert_equal(getattr(pruned, name), getattr(mvae, name), err_msg=name)
     assert vars(pruned).keys() == vars(mvae).keys()
     assert list(pruned.transform(X).columns) == [f"mvaetransformer{i}" for i in range(4)]
-    parameters, expected = pruned.get_params(), mvae.get_params() | {"k": 2}
-    assert repr(parameters | {"random_state": 0}) == repr(expected | {"random_state": 0})
-    assert parameters["random_state"].randint(10**9) == mvae.random_state.randint(10**9)
+    assert repr(pruned.get_params()) == repr(mvae.get_params() | {"k": 2})
+    assert clone(pruned).k == 2
 
 
 def test_pruning_leaves_the_estimator_alone(fitted):
     mvae = with_weights(fitted, 0.5, 0.001, 0.499)
-    before, content = dict(vars(mvae)), pickle.dumps(mvae)
+    content = pickle.dumps(mvae)
     for pruned in (mvae.prune(), mvae.prune(0.0)):
-        arrays = {**pruned._state.arrays, "mean": pruned._state.mean}
-        for name, array in {**mvae._state.arrays, "mean": mvae._state.mean}.items():
-            assert not np.shares_memory(arrays[name], array)
-            arrays[name][...] = np.nan
-        pruned.weights_[:] = np.nan
-        pruned.mean_[:] = np.nan
+        for array in (*pruned._state.arrays.values(), pruned.mean_, pruned.weights_):
+            array[...] = np.nan
         pruned.history_["loss"].append(np.nan)
         pruned.architecture.hidden_layer_sizes = (7,)
-        pruned._state.architecture.hidden_layer_sizes = (7,)
-    assert vars(mvae).keys() == before.keys()
-    assert all(vars(mvae)[name] is value for name, value in before.items())
     assert pickle.dumps(mvae) == content
-
-
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("threshold", [0.0, 0, np.float32(0.001)])
-def test_pruning_nothing_gives_an_equal_copy(k, threshold, make_small, digits):
-    mvae = make_small(k=k).fit(digits[0])
-    pruned = mvae.prune(threshold)
-    assert pruned is not mvae
-    assert pickle.dumps(pruned) == pickle.dumps(deepcopy(mvae))
-    np.testing.assert_array_equal(pruned.weights_, mvae.weights_)
 
 
 def test_a_component_at_the_threshold_is_kept(fitted):
     mvae = with_weights(fitted, 0.25, 0.5, 0.25)
-    assert mvae.prune(0.25).k == 3
     assert mvae.prune(np.nextafter(0.25, 1.0)).k == 1
-
-
-def test_one_component_is_never_pruned(make_small, digits):
-    assert make_small(k=1).fit(digits[0]).prune(0.999).k == 1
+    for threshold in (0, 0.25):
+        assert pickle.dumps(mvae.prune(threshold)) == pickle.dumps(deepcopy(mvae))
 
 
 @pytest.mark.parametrize(("prior", "expected"), [(None, 1 / 2), (0.7, 0.7)])
@@ -436,48 +315,21 @@ def test_the_prior_of_a_pruned_estimator(prior, expected, make_small, digits):
     assert pruned.weight_concentration_prior is prior
 
 
-def test_pruned_estimators_are_saved_and_cloned(any_fitted, digits):
-    X = digits[0] / 16
-    pruned = with_weights(any_fitted, 0.5, 0.001, 0.499).prune()
-    loaded = pickle.loads(pickle.dumps(pruned))
-    np.testing.assert_array_equal(loaded.transform(X), pruned.transform(X))
-    np.testing.assert_array_equal(loaded.score_samples(X), pruned.score_samples(X))
-    assert clone(pruned).k == 2
-    assert clone(pruned).fit_transform(X).shape == (500, 4)
-    weights = sum(array.nbytes for array in any_fitted._state.arrays.values())
-    assert sum(array.nbytes for array in pruned._state.arrays.values()) < 0.7 * weights
-
-
-def test_pruned_estimators_are_trained_further(any_fitted, digits):
-    X = digits[0] / 16
-    pruned = with_weights(any_fitted, 0.5, 0.001, 0.499).prune()
-    codes = pruned.transform(X)
-    pruned.set_params(warm_start=True, max_iter=3).fit(X)
-    assert pruned.n_iter_ == len(pruned.history_["loss"]) == 5
-    assert pruned.history_["loss"][:2] == any_fitted.history_["loss"]
-    assert pruned.transform(X).shape == codes.shape
-    assert not np.array_equal(pruned.transform(X), codes)
-    np.testing.assert_array_equal(pruned.weights_, pruned.mixing_weights(X).mean(0))
-
-
-def test_training_further_starts_from_what_was_kept(make_small, digits):
-    mvae = make_small(early_stopping=True).fit(digits[0])
-    pruned = with_weights(mvae, 0.5, 0.001, 0.499).prune()
-    codes = pruned.transform(digits[0])
+def test_training_continues_from_the_kept_components(fitted, digits):
+    pruned = with_weights(fitted, 0.5, 0.001, 0.499).prune()
+    before = pruned.reconstruct(digits[0])
     pruned.set_params(warm_start=True, learning_rate=1e-30).fit(digits[0])
-    assert pruned.n_iter_ == 4
-    np.testing.assert_array_equal(pruned.transform(digits[0]), codes)
+    assert_same_to_rounding(pruned.reconstruct(digits[0]), before)
+    pruned.set_params(learning_rate=1e-3, max_iter=3).fit(digits[0])
+    assert not np.allclose(pruned.reconstruct(digits[0]), before)
+    assert pruned.n_iter_ == len(pruned.history_["loss"]) == 2 + 2 + 3
+    assert pruned.history_["loss"][:2] == fitted.history_["loss"]
 
 
 def test_score_is_the_mean_of_score_samples(fitted, digits):
     X, y = digits
     assert fitted.score(X) == pytest.approx(fitted.score_samples(X).mean(), rel=1e-6)
     assert fitted.score(X, y) == fitted.score(X)
-
-
-def test_more_draws_tighten_the_bound(fitted, digits):
-    values = [fitted.score_samples(digits[0], n_draws=n).mean() for n in (1, 8, 64)]
-    assert values[0] < values[1] < values[2]
 
 
 def test_score_does_not_depend_on_how_the_model_was_trained(fitted, digits):
@@ -488,22 +340,15 @@ def test_score_does_not_depend_on_how_the_model_was_trained(fitted, digits):
     assert other.score(X) == before
 
 
-def test_score_tells_rows_from_noise(make_small, digits):
-    X, _ = digits
-    mvae = make_small(max_iter=30).fit(X[:400])
-    noise = np.random.default_rng(0).permuted(X[400:], axis=1)
-    assert (mvae.score_samples(X[400:]) > mvae.score_samples(noise).max()).mean() > 0.9
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_score_is_a_lower_bound_of_a_known_density(objective, make_small):
     """Held-out Gaussian rows: no model scores above the truth by more than the draws' error."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((6000, 2)) @ np.array([[2.0, 0.0], [1.0, 0.5]])
-    train, test = X[:3000], X[3000:]
+    X = rng.standard_normal((4000, 2)) @ np.array([[2.0, 0.0], [1.0, 0.5]])
+    train, test = X[:2500], X[2500:]
     truth = GaussianMixture(1, random_state=0).fit(X).score(test)
-    mvae = make_small(objective=objective, max_iter=20, learning_rate=1e-2).fit(train)
-    score = mvae.score_samples(test, n_draws=400).mean()
+    mvae = make_small(objective=objective, max_iter=12, learning_rate=2e-2).fit(train)
+    score = mvae.score_samples(test, n_draws=100).mean()
     assert truth - 0.5 < score < truth + 0.02
 
 
@@ -525,18 +370,6 @@ def test_each_component_learns_a_line_of_its_own(objective, make_small):
     assert mvae.score(X) > single.score(X) + 3.0
 
 
-@pytest.mark.cpu
-def test_minibatches_of_one_row_train_all_components_alike(make_small, digits):
-    X, _ = digits
-    mvae = make_small(objective="mixture", batch_size=1).fit(X[:50])
-    np.testing.assert_allclose(mvae.weights_, 1 / 3, atol=0.1)
-
-
-def test_feature_names_out(fitted):
-    names = fitted.get_feature_names_out()
-    assert list(names) == [f"mvaetransformer{i}" for i in range(6)]
-
-
 @pytest.mark.parametrize(
     ("container", "frame"), [("pandas", pd.DataFrame), ("polars", pl.DataFrame)]
 )
@@ -552,14 +385,6 @@ def test_set_output(container, frame, make_small, digits):
     )
 
 
-def test_data_frames_in(make_small, digits):
-    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
-    mvae = make_small().fit(X)
-    assert list(mvae.feature_names_in_) == list(X.columns)
-    with pytest.raises(ValueError, match="feature names should match"):
-        mvae.transform(X[X.columns[::-1]])
-
-
 @pytest.mark.cpu
 def test_refit_forgets_the_previous_data(make_small, digits):
     X, _ = digits
@@ -570,20 +395,9 @@ def test_refit_forgets_the_previous_data(make_small, digits):
     np.testing.assert_array_equal(mvae.transform(X[:, :10]), make_small().fit_transform(X[:, :10]))
 
 
-def test_parameters_set_after_fit_do_not_change_the_fitted_model(make_small, digits):
-    X, _ = digits
-    mvae = make_small().fit(X)
-    codes = mvae.transform(X)
-    mvae.set_params(k=7, latent_dim=9, likelihood="bernoulli", architecture=MLP((3,)))
-    np.testing.assert_array_equal(mvae.transform(X), codes)
-    assert len(mvae.get_feature_names_out()) == 6
-
-
 def test_a_failed_refit_leaves_the_fitted_estimator(make_small, digits):
-    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
-    mvae = make_small().fit(X)
+    mvae = make_small().fit(pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)]))
     before = dict(vars(mvae))
-    codes = mvae.transform(X)
     for bad in (np.full((5, 3), np.nan), "nonsense", np.ones((5, 2, 2))):
         with pytest.raises(ValueError, match=r"NaN|convert|dim"):
             mvae.fit(bad)
@@ -591,22 +405,21 @@ def test_a_failed_refit_leaves_the_fitted_estimator(make_small, digits):
         mvae.set_params(learning_rate=1e38).fit(np.random.default_rng(0).normal(size=(300, 5)))
     mvae.set_params(learning_rate=1e-3)
     assert vars(mvae).keys() == before.keys()
-    assert all(
-        vars(mvae)[name] is value for name, value in before.items() if name != "learning_rate"
-    )
-    np.testing.assert_array_equal(mvae.transform(X), codes)
+    assert all(vars(mvae)[n] is value for n, value in before.items() if n != "learning_rate")
 
 
 def test_warm_start_continues(make_small, digits):
     X, _ = digits
     mvae = make_small(max_iter=5, warm_start=True).fit(X)
-    first, mean, scale = mvae.history_["loss"], mvae.mean_, mvae.scale_
+    first, mean, scale, earlier = mvae.history_["loss"], mvae.mean_, mvae.scale_, copy(mvae)
+    codes = mvae.transform(X)
     mvae.fit(X[:300])
     assert mvae.n_iter_ == 10
     assert mvae.history_["loss"][:5] == first
     assert mvae.history_["loss"][5] < first[0]
     np.testing.assert_array_equal(mvae.mean_, mean)
     assert mvae.scale_ == scale
+    np.testing.assert_array_equal(earlier.transform(X), codes)  # its arrays were not written to
 
 
 def test_warm_start_begins_the_schedule_again(make_small, digits):
@@ -626,24 +439,6 @@ def test_warm_start_does_not_repeat_the_draws(make_small, digits):
     assert first == pytest.approx(second, rel=0.05)
 
 
-def test_warm_start_does_not_touch_the_previous_weights(make_small, digits):
-    X, _ = digits
-    mvae = make_small(warm_start=True).fit(X)
-    previous = mvae._state
-    copies = {name: array.copy() for name, array in previous.arrays.items()}
-    mvae.fit(X)
-    for name, copy in copies.items():
-        np.testing.assert_array_equal(previous.arrays[name], copy)
-
-
-def test_warm_start_with_early_stopping_later_fills_the_gap(make_small, digits):
-    X, _ = digits
-    mvae = make_small(warm_start=True).fit(X)
-    mvae.set_params(early_stopping=True).fit(X)
-    assert np.isnan(mvae.history_["validation_loss"][:2]).all()
-    assert np.isfinite(mvae.history_["validation_loss"][2:]).all()
-
-
 def test_warm_start_keeps_what_is_better_on_the_held_out_rows(make_small, digits):
     X, _ = digits
     mvae = make_small(warm_start=True, early_stopping=True, max_iter=5).fit(X)
@@ -656,88 +451,49 @@ def test_warm_start_keeps_what_is_better_on_the_held_out_rows(make_small, digits
     assert not np.array_equal(mvae.transform(X), before)
 
 
-@pytest.mark.parametrize("random_state", [None, 0, np.random.RandomState(0)])
+@pytest.mark.parametrize("random_state", [None, 0])
 def test_warm_start_holds_out_the_same_rows(random_state, make_small, digits):
-    X, _ = digits
+    """The rows that the parameters were trained on are no judges of them."""
+    X = digits[0]
     mvae = make_small(warm_start=True, early_stopping=True, random_state=random_state).fit(X)
     first = mvae._split_seed
     assert mvae.fit(X)._split_seed == first
 
 
-class WithArray(MLP):
-    def __init__(self, table=(0.0,)):
-        super().__init__((8,))
-        self.table = table
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [(MLP((8,)), MLP([np.int64(8)])), (WithArray(np.zeros(2000)), WithArray([0.0] * 2000))],
-)
-def test_warm_start_takes_an_architecture_that_means_the_same(before, after, make_small, digits):
-    mvae = make_small(warm_start=True, architecture=before).fit(digits[0])
-    assert mvae.set_params(architecture=after).fit(digits[0]).n_iter_ == 4
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (WithArray(np.zeros(2000)), WithArray(np.eye(1, 2000, 600)[0])),
-        (MLP((4,) * 40), MLP((4,) * 35 + (5,) + (4,) * 4)),
-    ],
-)
-def test_warm_start_sees_what_repr_leaves_out(before, after, make_small, digits):
-    mvae = make_small(warm_start=True, architecture=before, max_iter=1).fit(digits[0][:20])
+def test_warm_start_compares_what_architectures_mean(make_small, digits):
+    """The repr would not do: it leaves out the middle of a long tuple."""
+    X, sizes = digits[0][:20], (4,) * 40
+    mvae = make_small(warm_start=True, architecture=MLP(sizes), max_iter=1).fit(X)
+    assert mvae.set_params(architecture=MLP([np.int64(4)] * 40)).fit(X).n_iter_ == 2
     with pytest.raises(ValueError, match="which had architecture="):
-        mvae.set_params(architecture=after).fit(digits[0][:20])
+        mvae.set_params(architecture=MLP((*sizes[:20], 5, *sizes[21:]))).fit(X)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"k": 2}, {"latent_dim": 3}, {"architecture": MLP((8,))}, {"likelihood": "bernoulli"}],
-)
-def test_warm_start_refuses_another_shape(change, make_small, digits):
-    X = digits[0] / 16
+@pytest.mark.parametrize("change", [{"k": 2}, {"latent_dim": 3}, {"likelihood": "bernoulli"}])
+def test_training_continues_with_the_same_shapes_alone(change, make_small, digits):
+    """Parameters that are set after a fit leave what it made; the message has the remedy."""
+    X, (name,) = digits[0] / 16, change
     mvae = make_small(warm_start=True).fit(X)
-    (name,) = change
-    with pytest.raises(ValueError, match=f"which had {name}="):
-        mvae.set_params(**change).fit(X)
-    with pytest.raises(ValueError, match="is expecting 64 features"):
-        mvae.set_params(**{name: make_small().get_params(deep=False)[name]}).fit(X[:, :5])
+    codes = mvae.transform(X)
+    mvae.set_params(**change)
+    np.testing.assert_array_equal(mvae.transform(X), codes)
+    for method in (mvae.fit, mvae.partial_fit):
+        with pytest.raises(ValueError, match=f"had {name}=.*call fit with warm_start=False"):
+            method(X)
+    assert mvae.set_params(warm_start=False).fit(X).partial_fit(X).n_iter_ == 3
 
 
-def fitted_on(frame, make_small, how):
-    """An estimator that goes on from a fit on the frame, by every way that leads to one."""
-    mvae = make_small(warm_start=True).fit(frame)
-    return {"fit": mvae, "prune": mvae.prune(0.2), "copy": deepcopy(mvae)}[how]
-
-
-@pytest.mark.parametrize("how", ["fit", "prune", "copy"])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_training_goes_on_with_the_same_columns_in_the_same_order(how, method, make_small):
+def test_training_continues_with_the_same_columns_in_the_same_order(method, make_small):
     frame = load_iris(as_frame=True).data
-    mvae = fitted_on(frame, make_small, how)
-    codes = mvae.transform(frame)
-    for other in (frame[frame.columns[::-1]], frame.rename(columns=str.upper)):
-        with pytest.raises(ValueError, match="feature names should match"):
-            getattr(mvae, method)(other)
-    np.testing.assert_array_equal(mvae.transform(frame), codes)
-    assert list(getattr(mvae, method)(frame).feature_names_in_) == list(frame.columns)
-    reversed_frame = frame[frame.columns[::-1]]
-    afresh = mvae.set_params(warm_start=False).fit(reversed_frame)
-    assert list(afresh.feature_names_in_) == list(reversed_frame.columns)
-
-
-@pytest.mark.parametrize("warm_start", [False, True])
-def test_the_remedy_for_another_shape_works(warm_start, make_small, digits):
-    """partial_fit goes on whatever warm_start is."""
-    X, _ = digits
-    mvae = make_small(warm_start=warm_start).fit(X).set_params(k=2)
-    remedy = r"had k=3, but now k=2. Set k back, or begin anew: call fit with warm_start=False"
-    with pytest.raises(ValueError, match=remedy):
-        mvae.partial_fit(X)
-    assert mvae.set_params(k=3).partial_fit(X).n_iter_ == 3
-    assert mvae.set_params(k=2, warm_start=False).fit(X).partial_fit(X).n_iter_ == 3
+    mvae = make_small(warm_start=True).fit(frame)
+    for estimator in (mvae, mvae.prune(0.2), deepcopy(mvae)):
+        for other in (frame[frame.columns[::-1]], frame.rename(columns=str.upper)):
+            with pytest.raises(ValueError, match="feature names should match"):
+                getattr(estimator, method)(other)
+        assert list(getattr(estimator, method)(frame).feature_names_in_) == list(frame.columns)
+    other = frame[frame.columns[::-1]]
+    assert list(mvae.set_params(warm_start=False).fit(other).feature_names_in_) == list(other)
 
 
 @pytest.mark.parametrize(
@@ -755,48 +511,6 @@ def test_default_batch_size_follows_the_rows(n_rows, early_stopping, batch_size,
     assert by_rule.batch_size is None
     assert np.array_equal(by_rule.transform(X), by_hand.transform(X))
     assert not np.array_equal(by_rule.transform(X), other.transform(X))
-
-
-def test_early_stopping_stops_and_reports(make_small, digits):
-    mvae = make_small(early_stopping=True, max_iter=500, n_iter_no_change=3, learning_rate=0.03)
-    mvae.fit(digits[0])
-    assert mvae.n_iter_ < 500
-    assert len(mvae.history_["validation_loss"]) == mvae.n_iter_
-    best = min(mvae.history_["validation_loss"])
-    assert best < mvae.history_["validation_loss"][-1]
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        np.zeros((20, 3)),
-        np.full((20, 3), 0.1),
-        np.tile([1.0, 2.0, 3.0], (20, 1)),
-        np.ones((1, 3)),
-        np.ones((2, 1)),
-        np.repeat(np.arange(3.0), 2)[:, None],
-    ],
-    ids=["zeros", "constant", "equal rows", "one row", "one column", "duplicates"],
-)
-def test_degenerate_data_train(X, make_small):
-    mvae = make_small(latent_dim=5).fit(X)
-    assert np.isfinite(mvae.transform(X)).all()
-    assert np.isfinite(mvae.reconstruct(X)).all()
-    assert np.isfinite(mvae.score(X))
-    assert mvae.batch_size == 128
-
-
-def test_constant_columns_are_reconstructed(make_small):
-    rng = np.random.default_rng(0)
-    X = np.column_stack([rng.normal(size=200), np.full(200, 1e4)])
-    mvae = make_small(max_iter=20).fit(X)
-    np.testing.assert_allclose(mvae.reconstruct(X)[:, 1], 1e4, rtol=1e-3)
-
-
-def test_html_repr(fitted):
-    html = fitted._repr_html_()
-    assert "MVAETransformer" in html
-    assert "latent_dim" in html
 
 
 @settings(max_examples=30)
@@ -830,4 +544,6 @@ def test_any_finite_data_of_any_shape(data):
 
 def test_the_html_representation_links_to_the_reference():
     page = "https://skmvae.readthedocs.io/en/latest/generated/skmvae.MVAETransformer.html"
-    assert page in MVAETransformer()._repr_html_()
+    html = MVAETransformer()._repr_html_()
+    assert page in html
+    assert "latent_dim" in html

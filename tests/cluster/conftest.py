@@ -45,7 +45,7 @@ def fit_shard(say, rank, X):
 
 @pytest.fixture
 def check_fit_of_two_ranks(shared, tmp_path):
-    """That the saved model is the one of two processes without an engine."""
+    """Compare the saved model with that of two processes without an engine."""
 
     def check():
         X = np.load(shared / "X.npy")
@@ -60,10 +60,7 @@ def check_fit_of_two_ranks(shared, tmp_path):
 
 @pytest.fixture
 def run_in_child(tmp_path):
-    """Run a script in a process of its own, which an engine may change as it likes.
-
-    It ends within the time or is killed, and what it printed is in the message then.
-    """
+    """Run a script in a process of its own; fail with its output if it fails or takes too long."""
 
     def run(script, timeout, **environment):
         path = tmp_path / "script.py"

@@ -1,10 +1,7 @@
 """Searches and transforms on a Dask cluster of two processes, as the page on clusters has them."""
 
-import functools
-import json
 import os
 import pickle
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
-import skmvae
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 distributed = pytest.importorskip("distributed")
 
-import joblib
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.protocol import dumps, to_serialize
 
 pytestmark = [
     pytest.mark.cpu,
@@ -36,10 +29,7 @@ X, y = load_digits(return_X_y=True)
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers of one thread, on local addresses alone.
-
-    Dask writes into the environment, which later tests' processes would inherit.
-    """
+    """Two workers of one thread, on local addresses; the environment is restored afterwards."""
     environment = dict(os.environ)
     with distributed.LocalCluster(
         n_workers=2,
@@ -61,7 +51,7 @@ def client(cluster):
 
 
 class Messages(SchedulerPlugin):
-    """For each task that goes to a worker, the bytes that say so and the arrays that it names."""
+    """Record the size of each task for a worker, and the arrays that it refers to."""
 
     name = "messages"
 
@@ -103,7 +93,7 @@ def run_search(cluster, snippets, folder, **options):
 
 
 def files(folder):
-    """What says whether a file is still the one that it was."""
+    """Identify each file and its last change."""
     stats = {path.name: path.stat() for path in Path(folder).glob("mvae-*")}
     return {name: [stat.st_ino, stat.st_mtime_ns] for name, stat in stats.items()}
 
@@ -125,7 +115,7 @@ def done(cluster, snippets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(done):
-    """Its scores in this process, with as many threads as the workers have."""
+    """Return the scores of that search in this process, with one thread like the workers."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     here = GridSearchCV(done[0].estimator, done[0].param_grid, cv=3, refit=False, n_jobs=1)
@@ -134,12 +124,17 @@ def expected(done):
     return scores(here)
 
 
-def test_a_search_has_the_scores_of_one_process(done, expected):
-    found = scores(done[0])
+def test_a_search_has_the_scores_of_one_process_and_is_not_trained_again(
+    cluster, snippets, done, expected
+):
+    found, before = scores(done[0]), files(done[1])
     assert len(found) == 3 + 3
+    assert len(before) == N_FITS
+    again = scores(run_search(cluster, snippets, done[1], refit=False))
+    assert files(done[1]) == before
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
-    assert len(files(done[1])) == N_FITS
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
 
 
 def test_rows_do_not_travel_with_every_task(done):
@@ -153,114 +148,22 @@ def test_rows_do_not_travel_with_every_task(done):
     assert max(messages.answers) < 1000
 
 
-def test_a_search_that_is_run_again_trains_nothing(cluster, snippets, done, expected):
-    before = files(done[1])
-    again = scores(run_search(cluster, snippets, done[1], refit=False))
-    assert files(done[1]) == before
-    for name, values in expected.items():
-        np.testing.assert_array_equal(again[name], values, err_msg=name)
-
-
-def score_or_die(marker, pipe, X, y):
-    """The accuracy; the first to come here with some beta kills its process instead.
-
-    It writes down which fits have ended by then, its own among them.
-    """
-    if pipe["mvae"].beta == 1:
-        ended = json.dumps(files(pipe["mvae"].checkpoint_dir))
-        try:
-            with Path(marker).open("x") as file:
-                file.write(ended)
-        except FileExistsError:
-            pass
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return pipe.score(X, y)
-
-
-def test_the_candidates_of_a_killed_worker_run_again(cluster, client, snippets, expected, tmp_path):
-    folder, marker = tmp_path / "fits", tmp_path / "killed"
-    before = client.run(os.getpid)
-    scoring = functools.partial(score_or_die, str(marker))
-    search = run_search(cluster, snippets, folder, scoring=scoring, refit=False)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(scores(search)[name], values, err_msg=name)
-    # One that had finished was not trained again.
-    ended = json.loads(marker.read_text())
-    assert ended
-    assert ended.items() <= files(folder).items()
-    assert len(files(folder)) == N_FITS
-    # The worker has a new process.
-    client.wait_for_workers(2, timeout=PATIENCE)
-    assert len({*client.run(os.getpid).values()} - {*before.values()}) == 1
-
-
-def test_a_worker_has_one_thread_of_torch(client):
-    assert [*client.run(torch.get_num_threads).values()] == [1, 1]
-
-
-def test_a_message_with_an_estimator_is_its_weights_and_little_more(shared):
-    mvae = skmvae.load(shared / "digits.safetensors")
-    weights = sum(array.nbytes for array in mvae._state.arrays.values())
-    message = dumps({"mvae": to_serialize(mvae)})
-    assert weights < sum(memoryview(frame).nbytes for frame in message) < 1.01 * weights
-    unfitted = dumps({"mvae": to_serialize(MVAETransformer())})
-    assert sum(memoryview(frame).nbytes for frame in unfitted) < 1000
-
-
-def test_a_progress_bar_shows_the_fits_of_all_workers(client, capfd):
-    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.9 has callbacks")
-    pytest.importorskip("rich")
-    mvae = MVAETransformer(max_iter=1, random_state=0)
-    search = GridSearchCV(mvae, {"k": [1, 2]}, cv=2, refit=False)
-    bar = callback.ProgressBar(max_propagation_depth=None)
-    with joblib.parallel_config("dask"):
-        search.set_callbacks(bar).fit(X[:200])
-    lines = [line for line in capfd.readouterr().out.splitlines() if "MVAETransformer" in line]
-    assert len([line for line in lines if "100%" in line]) == 4, lines
-
-
 def n_mapped(name):
-    """How often this process has mapped a file: a loaded model has its weights there."""
+    """Count the maps of a file in this process: a loaded model has its parameters there."""
     return Path("/proc/self/maps").read_text().count(name)
 
 
-def run_transforms(snippets, shared, client):
-    names = {"__name__": "__main__", "X": X, "client": client}
-    array, frame = snippets["Codes of a Dask array or data frame"]
-    for snippet, result in ((array, "array"), (frame, "frame")):
-        assert "/shared/" in snippet
-        exec(snippet.replace("/shared", str(shared)), names)
-        names[result] = names["Z"].compute()
-    return names["array"], names["frame"]
-
-
-@pytest.fixture(scope="module")
-def parquet(shared):
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_blocks_and_partitions_become_codes_with_one_model_a_worker(snippets, shared, client):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame(X, columns=[f"pixel{i}" for i in range(64)])
     frame.to_parquet(shared / "rows.parquet")
-    return shared
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
-def test_blocks_and_partitions_become_codes_with_one_model_a_worker(snippets, parquet, client):
-    array, frame = run_transforms(snippets, parquet, client)
-    codes = np.load(parquet / "codes.npy")
-    np.testing.assert_allclose(array, codes, rtol=0, atol=1e-10 * np.abs(codes).max())
-    np.testing.assert_allclose(frame, codes, rtol=0, atol=1e-10 * np.abs(codes).max())
+    names, codes = {"__name__": "__main__", "X": X, "client": client}, np.load(shared / "codes.npy")
+    for snippet in snippets["Codes of a Dask array or data frame"]:
+        assert "/shared/" in snippet
+        exec(snippet.replace("/shared", str(shared)), names)
+        found = names["Z"].compute()
+        np.testing.assert_allclose(found, codes, rtol=0, atol=1e-10 * np.abs(codes).max())
     assert [*client.run(n_mapped, "digits.safetensors").values()] == [1, 1]
-
-
-def test_threads_of_a_worker_share_its_model(snippets, parquet):
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-        ) as threads,
-        distributed.Client(threads) as client,
-    ):
-        array, frame = run_transforms(snippets, parquet, client)
-    codes = np.load(parquet / "codes.npy")
-    np.testing.assert_allclose(array, codes, rtol=0, atol=1e-10 * np.abs(codes).max())
-    np.testing.assert_allclose(frame, codes, rtol=0, atol=1e-10 * np.abs(codes).max())
+    assert [*client.run(torch.get_num_threads).values()] == [1, 1]
