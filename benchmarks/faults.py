@@ -1,9 +1,9 @@
-"""Runs tests/faults with many trials of each fault, for the table of docs/reliability.md.
+"""Run tests/faults with many trials of each fault, for the table of docs/reliability.md.
 
     python benchmarks/faults.py                               # all files: 15 minutes on two cores
     python benchmarks/faults.py test_memory.py test_ranks.py  # only these files
 
-Prints what pytest prints. Saves, for each file, the seconds and the number of tests that passed,
+Print what pytest prints, and save for each file the seconds and the numbers of tests that passed,
 failed or were skipped.
 """
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import struct
 import sys
 
@@ -30,31 +29,19 @@ def path(tmp_path):
     return tmp_path / "file.safetensors"
 
 
-def changed(path, change):
-    """Write the file again with other arrays and metadata, as another program could."""
-    data = path.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    arrays, metadata = load_file(path), header["__metadata__"]
-    change(arrays, metadata)
-    save_file(arrays, path, metadata)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_of_every_type_and_shape_return_bitwise(path, dtype):
     bits = np.random.default_rng(0).integers(0, 256, 4 * 6 * np.dtype(dtype).itemsize, np.uint8)
     if dtype == "bool":
         bits %= 2
-    full = bits.view(dtype).reshape(4, 6)  # NaNs among them, each with bits of its own
+    full = bits.view(dtype).reshape(4, 6)  # has NaNs with different bits
     arrays = {
-        "full": full,
         "0-d": full[1, 2],
         "empty": full[:0],
-        "of no column": full[:, :0],
         "transposed": full.T,
-        "every second": full[::2, ::3],
-        "backwards": full[::-1],
+        "backwards": full[::-1, ::3],
         "read-only": np.broadcast_to(full[0], (3, 6)),
-        "Fortran": np.asfortranarray(full),
+        "other byte order": full.astype(full.dtype.newbyteorder("S")),
     }
     write_tensors(path, arrays, {})
     found, values = read_tensors(path)
@@ -67,146 +54,69 @@ def test_arrays_of_every_type_and_shape_return_bitwise(path, dtype):
         assert found[name].tobytes() == expected.tobytes(), name
 
 
-def test_an_array_of_the_other_byte_order_returns_in_that_of_the_machine(path):
-    array = np.arange(6, dtype=np.float64)
-    write_tensors(path, {"a": array.astype(array.dtype.newbyteorder("S"))}, {})
-    found = read_tensors(path)[0]["a"]
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, array)
+def test_values_return_as_they_were_and_other_programs_read_them(path):
+    write_tensors(path, {"a": np.arange(3.0)}, VALUES)
+    _, values = read_tensors(path)
+    assert repr(sorted(values.items())) == repr(sorted(VALUES.items()))  # true is not 1, nor -0.0 0
+    np.testing.assert_array_equal(load_file(path)["a"], np.arange(3.0))
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    assert json.loads(header["__metadata__"]["texts"]) == VALUES["texts"]
 
 
-def test_values_return_as_they_were(path):
-    write_tensors(path, {}, VALUES)
-    arrays, values = read_tensors(path)
-    assert arrays == {}
-    assert values == VALUES
-    assert [type(v) for v in values["flags"]] == [bool, bool]
-    assert math.copysign(1.0, values["numbers"][-1]) == -1.0
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf]])
-def test_what_json_has_not_is_not_written(path, value):
+@pytest.mark.parametrize("value", [math.nan, [-math.inf]])
+def test_numbers_that_json_lacks_are_neither_written_nor_read(path, value):
     with pytest.raises(ValueError, match="JSON"):
         write_tensors(path, {}, {"name": value})
     assert not path.exists()
-
-
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
-def test_what_json_has_not_is_not_read(path, text):
-    """Even with a right checksum: write_tensors has not written it."""
+    text = json.dumps(value)
     save_file({}, path, {"name": text, "sha256": _digest({}, {"name": text})})
     with pytest.raises(ValueError, match=r"file\.safetensors holds values that are not JSON"):
         read_tensors(path)
 
 
-def test_other_programs_read_the_file(path):
-    write_tensors(path, {"a": np.arange(3.0)}, {"name": [1, None]})
-    np.testing.assert_array_equal(load_file(path)["a"], np.arange(3.0))
-    data = path.read_bytes()
-    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
-    assert json.loads(header["__metadata__"]["name"]) == [1, None]
+CHANGES = {
+    "rename array": lambda arrays, values: arrays.update(aa=arrays.pop("a")),
+    "swap arrays": lambda arrays, values: arrays.update(a=arrays["b"], b=arrays["a"]),
+    "change bit": lambda arrays, values: arrays["a"].view(np.uint8).__ixor__(1),
+    "change shape": lambda arrays, values: arrays.update(a=arrays["a"].reshape(3, 2)),
+    "change dtype": lambda arrays, values: arrays.update(a=arrays["a"].view(np.int32)),
+    "drop array": lambda arrays, values: arrays.pop("b"),
+    "add array": lambda arrays, values: arrays.update(c=np.zeros(0, np.float32)),
+    "change value": lambda arrays, values: values.update(x="2"),
+    "rename value": lambda arrays, values: values.update(z=values.pop("x")),
+    "drop value": lambda arrays, values: values.pop("x"),
+    "drop checksum": lambda arrays, values: values.pop("sha256"),
+}
 
 
-def rename_array(arrays, metadata):
-    arrays["aa"] = arrays.pop("a")  # in the same place of the order
-
-
-def swap_arrays(arrays, metadata):
-    arrays["a"], arrays["b"] = arrays["b"], arrays["a"]
-
-
-def change_array(arrays, metadata):
-    arrays["a"].view(np.uint8)[0, 0] ^= 1
-
-
-def change_shape(arrays, metadata):
-    arrays["a"] = arrays["a"].reshape(3, 2)
-
-
-def change_dtype(arrays, metadata):
-    arrays["a"] = arrays["a"].view(np.int32)
-
-
-def drop_array(arrays, metadata):
-    del arrays["b"]
-
-
-def add_array(arrays, metadata):
-    arrays["c"] = np.zeros(0, np.float32)
-
-
-def change_value(arrays, metadata):
-    metadata["x"] = "2"
-
-
-def rename_value(arrays, metadata):
-    metadata["z"] = metadata.pop("x")
-
-
-def drop_value(arrays, metadata):
-    del metadata["x"]
-
-
-def add_value(arrays, metadata):
-    metadata["z"] = "1"
-
-
-def drop_checksum(arrays, metadata):
-    del metadata["sha256"]
-
-
-CHANGES = [rename_array, swap_arrays, change_array, change_shape, change_dtype, drop_array]
-CHANGES += [add_array, change_value, rename_value, drop_value, add_value, drop_checksum]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_checksum_covers_all_that_the_file_holds(path, change):
     a = np.arange(6, dtype=np.float32).reshape(2, 3)
     write_tensors(path, {"a": a, "b": a + 1}, {"x": 1, "y": [2]})
-    changed(path, lambda arrays, metadata: None)
-    read_tensors(path)  # written by another program, but the same
-    changed(path, change)
+    data = path.read_bytes()
+    values = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    arrays = load_file(path)
+    save_file(arrays, path, values)
+    read_tensors(path)  # another program has written the same
+    change(arrays, values)
+    save_file(arrays, path, values)
     with pytest.raises(ValueError, match=r"file\.safetensors is not what was written"):
         read_tensors(path)
 
 
-def anonymous_bytes():
-    with open(f"/proc/{os.getpid()}/status") as status:  # noqa: PTH123
-        return 1024 * sum(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_arrays_are_mapped_from_the_file(path):
-    array = np.random.default_rng(0).normal(size=2**23)  # 64 MiB
-    write_tensors(path, {"a": array}, {})
-    before = anonymous_bytes()
-    found = read_tensors(path)[0]["a"]
-    assert anonymous_bytes() - before < array.nbytes / 8
-    np.testing.assert_array_equal(found, array)
-    copied = found.copy()
-    assert anonymous_bytes() - before > array.nbytes / 2, "a copy is not seen"
-    del copied
-
-
-def test_changing_a_read_array_does_not_change_the_file(path):
+def test_read_arrays_are_mapped_and_do_not_change_the_file_and_outlive_it(path):
     write_tensors(path, {"a": np.zeros(10_000)}, {})
     before = path.read_bytes()
-    found = read_tensors(path)[0]["a"]
-    assert found.flags.writeable
+    found, other = read_tensors(path)[0]["a"], read_tensors(path)[0]["a"]
+    if sys.platform == "linux":
+        with open("/proc/self/maps") as maps:  # noqa: PTH123
+            assert str(path) in maps.read()
     found[:] = 1.0
     assert path.read_bytes() == before
-    np.testing.assert_array_equal(read_tensors(path)[0]["a"], np.zeros(10_000))
-
-
-def test_a_read_array_outlives_its_file(path):
-    """Replaced or deleted: the old one is there until nobody has it."""
-    write_tensors(path, {"a": np.zeros(10_000)}, {})
-    old = read_tensors(path)[0]["a"]
     write_tensors(path, {"a": np.ones(10_000)}, {})
-    new = read_tensors(path)[0]["a"]
     path.unlink()
-    assert not old.any()
-    assert new.all()
+    assert not other.any()
 
 
 def test_there_is_no_file(path):
@@ -215,7 +125,6 @@ def test_there_is_no_file(path):
 
 
 def test_without_safetensors_the_error_says_what_to_install(path, monkeypatch, make_small, digits):
-    """That the package can be imported without is for the tests of imports to say."""
     mvae = make_small(max_iter=1).fit(digits[0])
     for name in [*(n for n in sys.modules if n.split(".")[0] == "safetensors"), "safetensors"]:
         monkeypatch.setitem(sys.modules, name, None)

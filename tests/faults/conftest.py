@@ -7,7 +7,7 @@ from jobs import Job
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts jobs, which do not outlive the test."""
+    """Start jobs, and end them with the test."""
     jobs = []
 
     def start_job(function, **arguments):
@@ -21,5 +21,5 @@ def start(tmp_path):
 
 @pytest.fixture
 def rng(request):
-    """Random times, other ones in each test."""
+    """Draw random times, other ones in each test."""
     return np.random.default_rng([*request.node.name.encode()])

@@ -1,11 +1,10 @@
-"""Functions of the tests, each in a process of its own, which can be paused and killed.
+"""Run functions of the tests in processes that can be paused and killed.
 
-A process for each would spend seconds importing torch. So one process, the launcher, imports it and
-forks the jobs, which are functions of the test modules of this folder and return named arrays.
+A new process spends seconds on the import of torch. So one process, the launcher, imports torch and
+forks the jobs. A job is a function of a test module in this folder and returns named arrays.
 """
 
 import atexit
-import contextlib
 import functools
 import gc
 import importlib
@@ -26,24 +25,32 @@ from sklearn.model_selection import GridSearchCV
 from skmvae._files import checkpoints
 from skmvae._files.tensors import read_tensors
 
-TRIALS = int(os.environ.get("SKMVAE_TRIALS", "5"))
-FEW = (TRIALS + 1) // 2  # of those with several processes or fits
+TRIALS = int(os.environ.get("SKMVAE_TRIALS", "4"))
+FEW = (TRIALS + 1) // 2  # trials where each takes several processes or fits
 
-# Seconds after which something has gone wrong with a job, however busy the machine is.
-DEADLINE = 60 + 10 * TRIALS
+# A job that takes longer, in seconds, hangs: no machine is so slow.
+DEADLINE = 120 + 10 * TRIALS
 
-EXIT_CODE = 3  # of a job that answers SIGTERM with sys.exit
-PAUSED = -signal.SIGSTOP if os.name == "posix" else None  # no exit code, but in place of one
+PAUSED = -signal.SIGSTOP if os.name == "posix" else None  # stands where an exit code would
 
 X = load_digits().data[:500]
+FEW_ROWS = np.random.default_rng(0).normal(size=(60, 5))
 
 
 def small(**params):
     return small_estimator(**{"k": 3, "batch_size": 250, "verbose": 1} | params)
 
 
+def fit_beside(folder, **params):
+    """Fit a few rows with the checkpoints of a folder; return the estimator and its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mvae = small_estimator(checkpoint_dir=folder, **params).fit(FEW_ROWS)
+    return mvae, [str(warning.message) for warning in caught]
+
+
 def contents(mvae):
-    """All that an estimator has from its training, by name."""
+    """Return by name all that an estimator has from its training."""
     if not hasattr(mvae, "_state"):
         return {}
     found = {
@@ -60,39 +67,57 @@ def contents(mvae):
 
 
 def differences(found, expected):
-    """The names of what is not bitwise the same, but for the seconds that it took."""
-    return [
-        name
-        for name in sorted((found.keys() | expected.keys()) - {"history seconds"})
-        if name not in found
-        or name not in expected
-        or found[name].dtype != expected[name].dtype
-        or found[name].shape != expected[name].shape
-        or found[name].tobytes() != expected[name].tobytes()
-    ]
+    """Return the names of what differs in a bit. The seconds of the epochs may differ."""
+    names = (found.keys() | expected.keys()) - {"history seconds"}
+
+    def bits(array):
+        return None if array is None else (array.dtype, array.shape, array.tobytes())
+
+    return [name for name in sorted(names) if bits(found.get(name)) != bits(expected.get(name))]
 
 
 def saved_epochs(folder):
-    """How many epochs each of the checkpoints holds; each of them must be whole."""
+    """Return the number of epochs in each checkpoint. Every checkpoint must be readable."""
     paths = [path for path in folder.glob("*") if not path.name.startswith(".")]
     states = [read_tensors(path)[1]["training"] for path in paths]
     return [len(state["progress"]["records"]) for state in states]
 
 
-def names_of_unfinished(folder):
-    return [path.name for path in folder.glob(".*")]
+# Parts of jobs.
+
+# The first stops early after eight epochs; at so high a rate the best of them is an early one.
+FITS = {
+    "stops early": {
+        "max_iter": 30,
+        "early_stopping": True,
+        "n_iter_no_change": 7,
+        "tol": 1e9,
+        "learning_rate": 0.5,
+        "learning_rate_schedule": "constant",
+    },
+    "all rows": {"max_iter": 8},
+}
+N_EPOCHS = {"stops early": 8, "all rows": 8, "search": 15}
 
 
-# What jobs do.
+def train(kind, folder):
+    """Run a fit or a search, of five short fits, and return what it has found."""
+    if kind != "search":
+        return contents(small(**FITS[kind], checkpoint_dir=folder).fit(X))
+    mvae = small(max_iter=3, checkpoint_dir=folder)
+    grid = {"latent_dim": [1, 2]}
+    found = GridSearchCV(mvae, grid, cv=2, n_jobs=1, error_score="raise").fit(X)
+    scores = {n: v for n, v in found.cv_results_.items() if n.endswith("test_score")}
+    return {**contents(found.best_estimator_), **scores}
 
 
 def pause():
-    """Stop until the tests say SIGCONT, so that they need not be quick to send what follows."""
+    """Stop until SIGCONT, so that the test can be slow to send what follows."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Reporter(logging.Handler):
-    """Prints and counts the epochs that fits report, and pauses after one of them."""
+    """Print and count the reported epochs, and pause after one of them."""
 
     def __init__(self, pause_after=None):
         super().__init__()
@@ -101,70 +126,45 @@ class Reporter(logging.Handler):
         logger.addHandler(self)
         self.n_epochs = 0
         self._pause_after = pause_after
-        self._pause_if_it_is_time()
+        if pause_after == 0:
+            pause()
 
     def emit(self, record):
         if record.getMessage().startswith("epoch"):
             print(record.getMessage(), flush=True)
             self.n_epochs += 1
-            self._pause_if_it_is_time()
-
-    def _pause_if_it_is_time(self):
-        if self.n_epochs == self._pause_after:
-            pause()
+            if self.n_epochs == self._pause_after:
+                pause()
 
 
-def search(folder, max_iter):
-    """Four fits, of two candidates on two folds, and one of the best on all rows."""
-    grid = {"latent_dim": [1, 2]}
-    mvae = small(max_iter=max_iter, checkpoint_dir=folder)
-    found = GridSearchCV(mvae, grid, cv=2, n_jobs=1, error_score="raise").fit(X)
-    scores = {n: v for n, v in found.cv_results_.items() if n.endswith("test_score")}
-    return {**contents(found.best_estimator_), **scores}
-
-
-# The launcher, as its own process runs it.
+# The launcher in its own process.
 
 
 def launch():
-    """For each line of standard input fork the job it says, or say how that ended or if it paused.
-
-    What is left of them at the end of the input is killed.
-    """
-    for name in ("torch._dynamo", "safetensors.numpy"):  # what the first fit of a process imports
+    """Read orders, one per line: fork a job, or wait until a job has ended or paused."""
+    for name in ("torch._dynamo", "safetensors.numpy"):  # the first fit of a process imports these
         importlib.import_module(name)
     checkpoints._FRACTION_OF_TIME = 1e9  # a checkpoint after every epoch
-    gc.freeze()  # a collection in a job would touch, and so copy, all of this process's memory
-    alive = set()
+    gc.freeze()  # a collection in a job would copy all of this process's memory
     for line in sys.stdin:
         order = json.loads(line)
         if isinstance(order, int):
-            answer = wait_for(order)
-            if answer != PAUSED:
-                alive.remove(order)
+            status = os.waitpid(order, os.WUNTRACED)[1]
+            answer = PAUSED if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
         else:
             answer = os.fork()
             if answer == 0:
                 run_job(**order)
-            alive.add(answer)
         print(answer, flush=True)
-    for pid in alive:
-        os.kill(pid, signal.SIGKILL)
-
-
-def wait_for(pid):
-    """How it ended, the negative number of the signal that ended it, or PAUSED."""
-    status = os.waitpid(pid, os.WUNTRACED)[1]
-    return PAUSED if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
 
 
 def run_job(module, function, path, arguments):
-    """Run the function in this process, which ends with it; what it returns is ``path``.npz."""
+    """Run the function, write what it returns to ``path``.npz, and end this process."""
     log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    signal.alarm(DEADLINE)  # whatever happens to the tests
-    # A job that a shell starts in the background ignores SIGINT, and so do its children.
+    signal.alarm(DEADLINE)  # ends the job even if the tests have died
+    # Processes that a shell starts in the background ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("error")
     code = 1
@@ -177,30 +177,23 @@ def run_job(module, function, path, arguments):
     except BaseException:
         traceback.print_exc()
     finally:
-        # Not even another signal lets this process go on as a second launcher.
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-        os._exit(code)
+        os._exit(code)  # no signal lets this process go on as a second launcher
 
 
-# The launcher and its jobs, as the tests see them.
+# The launcher and its jobs in the process of the tests.
 
 
 @functools.cache
 def launcher():
-    """Started with the first job, and ended with the tests."""
+    """Start with the first job, and end with the tests."""
+    # A fork has one thread and cannot use CUDA.
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         [sys.executable, "-c", "import jobs; jobs.launch()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Of a process with more threads, only the one that forks lives on.
-        env=os.environ
-        | {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "CUDA_VISIBLE_DEVICES": "",  # jobs are forked, after which CUDA cannot be used
-        },
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | settings,
     )
     atexit.register(process.communicate)
     return process
@@ -216,35 +209,32 @@ def ask_launcher(order):
 
 
 class Job:
-    """A function in a process of its own. Its files, and their names, are ``path`` and more."""
+    """A function in a process of its own. The names of its files begin with ``path``."""
 
     def __init__(self, path, function, arguments):
         self._path = path
-        self._state = None  # how it ended, or PAUSED
-        order = {
-            "module": function.__module__,
-            "function": function.__name__,
-            "path": str(path),
-            "arguments": arguments,
-        }
+        self._state = None  # exit code or PAUSED
+        module, name = function.__module__, function.__name__
+        order = {"module": module, "function": name, "path": str(path), "arguments": arguments}
         self._pid = ask_launcher(order)
 
     def send(self, number):
-        """A signal; if it has ended it is still there, until it is waited for, and gets none."""
+        """Send a signal. A job that has ended, and was not waited for, takes no notice."""
         assert self._state in (None, PAUSED)
         os.kill(self._pid, number)
 
     def pauses(self):
-        """Whether it pauses before it ends; waits for that."""
+        """Wait until it pauses or ends; return whether it pauses."""
         self._state = ask_launcher(self._pid)
         return self._state == PAUSED
 
     def go_on(self):
+        assert self._state == PAUSED, self.output()
         self.send(signal.SIGCONT)
         self._state = None
 
     def exit_code(self):
-        """How it ended: the negative number of the signal, if one ended it."""
+        """Wait for its end; a signal that ended it counts as its negative number."""
         if self._state is None:
             assert not self.pauses()
         return self._state
@@ -256,13 +246,12 @@ class Job:
                 pass
 
     def output(self):
-        """The lines that it has printed."""
-        return self._path.with_suffix(".log").read_text().splitlines()
+        return self._path.with_suffix(".log").read_text()
 
     def n_epochs(self):
-        return sum(line.startswith("epoch") for line in self.output())
+        return sum(line.startswith("epoch") for line in self.output().splitlines())
 
     def result(self):
-        assert self.exit_code() == 0, "\n".join(self.output())
+        assert self.exit_code() == 0, self.output()
         with np.load(self._path.with_suffix(".npz")) as arrays:
             return dict(arrays)

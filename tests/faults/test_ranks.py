@@ -1,6 +1,6 @@
-"""Ranks of a distributed fit that are interrupted, killed or hang: none waits for ever."""
+"""Ranks of a distributed fit that are interrupted, killed or hang: no rank waits for ever."""
 
-import logging
+import builtins
 import os
 import random
 import shutil
@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 import pytest
 from networks import small_estimator
-from processes import DEADLINE, run, start, values
+from processes import DEADLINE, start, values
 from sklearn.datasets import load_digits
 
 import skmvae.distributed
@@ -23,7 +23,7 @@ from skmvae._files import checkpoints
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
-TRIALS = int(os.environ.get("SKMVAE_TRIALS", "3"))
+TRIALS = int(os.environ.get("SKMVAE_TRIALS", "1"))
 
 # Seconds in which the others notice a rank that has gone, on a busy machine.
 SOON = 20
@@ -33,8 +33,11 @@ X = load_digits().data[:300]
 small = partial(small_estimator, max_iter=100_000)
 
 
-def refitted(say, rank, size, timeout=60.0):
-    """Fit an estimator that is fitted; return whether it is as before, and the error."""
+def refitted(say, rank, size, folder, timeout=60.0):
+    """Fit an estimator that is fitted; return whether it is as before, and the error.
+
+    An interrupted rank lives on until there is a file ``go``.
+    """
     mvae = small(max_iter=1).fit(X)
     before = dict(vars(mvae))
     say("fits")
@@ -42,13 +45,15 @@ def refitted(say, rank, size, timeout=60.0):
         skmvae.distributed.fit(mvae.set_params(max_iter=100_000), X[rank::size], timeout=timeout)
     except (KeyboardInterrupt, RuntimeError) as error:
         after = dict(vars(mvae.set_params(max_iter=1)))
+        while isinstance(error, KeyboardInterrupt) and not (folder / "go").exists():
+            time.sleep(0.01)
         return after == before, f"{type(error).__name__}: {error}"
     return False, "fitted"
 
 
 def begun(size, folder, *args):
-    """The ranks of a fit that has begun."""
-    group = start(refitted, size, folder, size, *args)
+    """Return the ranks of a fit that has begun."""
+    group = start(refitted, size, folder, size, folder, *args)
     assert [rank.says() for rank in group] == ["fits"] * size
     time.sleep(random.Random(str(folder)).uniform(0.2, 1.5))
     return group
@@ -58,14 +63,16 @@ def begun(size, folder, *args):
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_a_rank_that_goes_ends_the_others(how, trial, tmp_path):
     """One that is interrupted raises KeyboardInterrupt; every estimator stays as it was."""
-    size = 2 + trial % 3
+    size = 2 + (trial + how) % 3
     group = begun(size, tmp_path)
-    victim = trial % size
+    victim = (trial + 1) % size
     os.kill(group[victim].process.pid, how)
     sent = time.perf_counter()
-    outcomes = [rank.outcome() for rank in group]
+    outcomes = {rank: group[rank].outcome() for rank in range(size) if rank != victim}
     assert time.perf_counter() - sent < SOON
-    for rank, outcome in enumerate(outcomes):
+    (tmp_path / "go").touch()
+    outcomes[victim] = group[victim].outcome()
+    for rank, outcome in outcomes.items():
         if rank == victim and how != signal.SIGINT:
             assert outcome.value is None
             continue
@@ -78,56 +85,26 @@ def test_a_rank_that_goes_ends_the_others(how, trial, tmp_path):
 
 
 def test_a_rank_that_hangs_ends_the_others_within_the_timeout(tmp_path):
-    group = begun(3, tmp_path, 2.0)
+    group = begun(3, tmp_path, 1.0)
     os.kill(group[1].process.pid, signal.SIGSTOP)
     begin = time.perf_counter()
     for rank in (0, 2):
         is_as_before, error = group[rank].outcome().value
         assert is_as_before
-        assert "has said nothing for timeout=2 s" in error
-    assert time.perf_counter() - begin < 2.0 + SOON
+        assert "has said nothing for timeout=1 s" in error
+    assert time.perf_counter() - begin < 1.0 + SOON
     os.kill(group[1].process.pid, signal.SIGCONT)
     assert group[1].outcome().value[1].startswith("RuntimeError")
 
 
-def comes_too_late(say, rank):
-    """Rank 1 dies before the fit, for which the other one is there already."""
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    begin = time.monotonic()
-    try:
-        skmvae.distributed.fit(small(), X, timeout=2.0)
-    except RuntimeError:
-        return time.monotonic() - begin
-
-
-def test_a_rank_that_dies_before_the_fit_is_not_waited_for(tmp_path):
-    waited, dead = run(comes_too_late, 2, tmp_path)
-    assert dead.value is None
-    assert waited.value < 2.0 + SOON
-
-
-class Epochs(logging.Handler):
-    """Says which epochs rank 0 has trained."""
-
-    def __init__(self, say):
-        super().__init__(logging.INFO)
-        self.say, self.n = say, 0
-
-    def emit(self, record):
-        self.n += "loss" in record.getMessage()
-        self.say(record.getMessage())
-
-
 def kept(say, rank, size, folder):
-    """A fit with a checkpoint after every epoch: its model, its losses, the epochs of this run."""
+    """Fit with a checkpoint per epoch; return the model, its losses and the epochs of this run."""
     checkpoints._FRACTION_OF_TIME = np.inf
-    epochs, logger = Epochs(say), logging.getLogger("skmvae")
-    logger.addHandler(epochs)
-    logger.setLevel(logging.INFO)
+    lines = []
+    builtins.print = lambda line, **kwargs: (lines.append(line), say(line))  # the reports of rank 0
     mvae = small(max_iter=6, verbose=1, checkpoint_dir=folder)
     skmvae.distributed.fit(mvae, X[rank::size], timeout=60)
-    return joblib.hash(mvae._state.arrays), mvae.history_["loss"], epochs.n
+    return joblib.hash(mvae._state.arrays), mvae.history_["loss"], len(lines)
 
 
 def until(ranks, epoch):
@@ -137,7 +114,7 @@ def until(ranks, epoch):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """The model of a fit of two ranks, and a folder where such a fit was killed."""
+    """Return the model of a fit of two ranks, and a folder where such a fit was killed."""
     whole, cut, folder = (tmp_path_factory.mktemp(name) for name in ("whole", "cut", "folder"))
     model = values(kept, 2, whole, 2, None)[0]
     ranks = start(kept, 2, cut, 2, folder)
@@ -192,6 +169,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.skipif("SKMVAE_TRIALS" not in os.environ, reason="half a minute: in long runs alone")
 def test_torchrun_starts_again_where_it_was(killed, tmp_path):
     digest = killed[0][0]
     here = Path(__file__)

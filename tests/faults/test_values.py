@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from networks import small_estimator
 
-from skmvae import MVAETransformer
 from skmvae.architectures import MLP
 
 bounded = settings(
@@ -21,18 +22,15 @@ bounded = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
-INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-FLOATS = ["float16", "float32", "float64", "longdouble"]
+TYPES = ["bool", "int8", "int64", "uint8", "uint64", "float16", "float32", "float64"]
 
 N_FEATURES = 3
 
-# What the message of an error may be about: each of these is a property of X that can be changed.
+# What an error may be about: each is a property of X that can be changed.
 CAUSES = (
     r"X contains values too large",
     r"X contains differences too small.*underflows",
-    r"Input (X )?contains (infinity or )?a value too large for dtype",
-    r"Input X contains infinity or a value too large",
-    r"Input contains a value too large for dtype",
+    r"Input (X )?contains (infinity or )?a value too large",
     r"rows \d+ to \d+ gave non-finite results: their values are far outside the range",
     r"Training diverged: .*look for outliers in X",
     r"partial_fit sets the units.*rows \(\d+\) are all the same",
@@ -40,75 +38,21 @@ CAUSES = (
 )
 
 
-def extremes(dtype):
-    """The numbers of a type at which something overflows, underflows or is denormal."""
-    if dtype == "bool":
-        return [False, True]
-    if dtype in INTEGERS:
-        info = np.iinfo(dtype)
-        return [0, 1, info.min, info.max]
-    info = np.finfo(dtype)
-    found = [0.0, -0.0, 1.0, -1.0, info.tiny, info.smallest_subnormal, info.max, info.min]
-    numbers = [1e300, -1e300, 1e-300, 1e160, 1e-160, 1e38, 1e-38, 1e-40, 1e30, 1e-30, 255.0]
-    with np.errstate(over="ignore"):
-        return [*found, *(x for x in numbers if abs(x) <= float(info.max))]
-
-
-def numbers(dtype):
-    """Of the type, either all or ordinary ones."""
-    special = st.sampled_from(extremes(dtype))
-    if dtype == "bool":
-        return special
-    if dtype in INTEGERS:
-        info = np.iinfo(dtype)
-        return special | st.integers(int(info.min), int(info.max))
-    return special | st.floats(-100.0, 100.0, width=16) | st.floats(-1.0, 1.0, width=16)
-
-
 @st.composite
 def tables(draw, n_columns=None):
-    """An array of any type, as C has it, with columns and rows that are all one number or none."""
-    dtype = draw(st.sampled_from(["bool", *INTEGERS, *FLOATS]))
-    n_rows = draw(st.integers(1, 9))
-    n_columns = n_columns or draw(st.integers(1, 4))
-    few = draw(st.lists(numbers(dtype), min_size=1, max_size=6))
-    cells = st.lists(st.sampled_from(few), min_size=n_rows * n_columns, max_size=n_rows * n_columns)
-    X = np.array(draw(cells), dtype=dtype).reshape(n_rows, n_columns)
+    """Draw an array of any type in C order; columns, rows or all may be constant."""
+    dtype = draw(st.sampled_from(TYPES))
+    shape = draw(st.integers(1, 9)), n_columns or draw(st.integers(1, 4))
+    cells = hnp.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False)
+    if dtype == "float64":
+        cells |= st.floats(-100.0, 100.0, width=16)
+    few = st.sampled_from(draw(st.lists(cells, min_size=1, max_size=6)))
+    X = draw(hnp.arrays(dtype, shape, elements=few))
     if draw(st.booleans()):
-        X[draw(st.integers(0, n_rows - 1))] = 0
+        X[:, draw(st.integers(0, shape[1] - 1))] = draw(cells)
     if draw(st.booleans()):
-        X[:, draw(st.integers(0, n_columns - 1))] = draw(numbers(dtype))
-    if draw(st.booleans()):
-        X[draw(st.integers(0, n_rows - 1)) :] = X[0]
-    return X
-
-
-def fortran(X, folder):
-    return np.asfortranarray(X)
-
-
-def backwards(X, folder):
-    return X[::-1, ::-1].copy()[::-1, ::-1]
-
-
-def sliced(X, folder):
-    padded = np.ones((2 * X.shape[0], 3 * X.shape[1]), X.dtype)
-    padded[1::2, 1::3] = X
-    return padded[1::2, 1::3]
-
-
-def transposed(X, folder):
-    return X.T.copy().T
-
-
-def read_only(X, folder):
-    X = X.copy()
-    X.flags.writeable = False
-    return X
-
-
-def big_endian(X, folder):
-    return X.astype(X.dtype.newbyteorder(">"))
+        X[draw(st.integers(0, shape[0] - 1)) :] = X[0]
+    return X.astype("longdouble") if dtype == "float64" and draw(st.booleans()) else X
 
 
 def memory_mapped(X, folder):
@@ -121,41 +65,26 @@ def unaligned(X, folder):
     return np.frombuffer(b"." + X.tobytes(), dtype=X.dtype, offset=1).reshape(X.shape)
 
 
-def plain(X, folder):
-    return X.copy()
-
-
-LAYOUTS = [
-    plain,
-    fortran,
-    transposed,
-    backwards,
-    sliced,
-    read_only,
-    big_endian,
-    memory_mapped,
-    unaligned,
-]
-
-layouts = st.sampled_from(LAYOUTS)
+LAYOUTS = {
+    "plain": lambda X, folder: X.copy(),
+    "fortran": lambda X, folder: np.asfortranarray(X),
+    "sliced": lambda X, folder: X.repeat(2, axis=0).repeat(3, axis=1)[1::2, 1::3],
+    "read-only": lambda X, folder: np.broadcast_to(X.copy(), X.shape),
+    "big-endian": lambda X, folder: X.astype(X.dtype.newbyteorder(">")),
+    "memory map": memory_mapped,
+    "unaligned": unaligned,
+}
+layouts = st.sampled_from(list(LAYOUTS))
 LIKELIHOODS = ["gaussian", "bernoulli"]
 likelihoods = st.sampled_from(LIKELIHOODS)
 
 
 def small(likelihood):
-    return MVAETransformer(
-        k=2,
-        latent_dim=2,
-        architecture=MLP((4,)),
-        likelihood=likelihood,
-        max_iter=1,
-        device="cpu",
-        random_state=0,
-    )
+    return small_estimator(architecture=MLP((4,)), likelihood=likelihood, max_iter=1)
 
 
 def whole(X):
-    """All the memory that X is a view of, with what lies between its values."""
+    """Return all the memory that X is a view of, with what lies between its values."""
     base = X
     while isinstance(base.base, np.ndarray):
         base = base.base
@@ -163,10 +92,10 @@ def whole(X):
 
 
 def check(use, X, layout):
-    """No warning, X as it was, and finite results of the right shape unless X is to blame."""
+    """Check for no warning, X as it was, and finite results unless X is to blame."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
-        X = layout(X, folder)
+        X = LAYOUTS[layout](X, folder)
         before, results = whole(X), {}
         try:
             results = use(X)
@@ -180,7 +109,7 @@ def check(use, X, layout):
 
 
 def fitted_results(mvae, X):
-    """Of all methods that take rows, on the rows that were fitted, and the fitted attributes."""
+    """Return what the methods give for the fitted rows, and the fitted attributes."""
     n, n_features = X.shape
     return {
         "transform": (mvae.transform(X), (n, 4)),
@@ -195,29 +124,27 @@ def fitted_results(mvae, X):
     }
 
 
-# A spread that is denormal, of which the reciprocal overflows.
+# A denormal spread, whose reciprocal overflows.
 DENORMAL = np.array([[1e-45], [0.0]], np.float32)
 # More than any other type holds.
 HUGE = np.array([[np.finfo("longdouble").max], [1.0]])
-# Finite, but of some sums of it the parts are not, and their sum is no number.
-LARGEST = np.array([[-1.0]] * 7 + [[1.0]]) * np.finfo(np.float32).max
+# Finite, but partial sums are infinite and their sum is NaN.
+LARGEST = np.array([[-1.0]] * 7 + [[1.0]], np.float32) * np.finfo(np.float32).max
 
 
 @bounded
 @given(X=tables(), layout=layouts, likelihood=likelihoods)
-@example(X=DENORMAL, layout=plain, likelihood="gaussian")
-@example(X=HUGE, layout=plain, likelihood="gaussian")
-@example(
-    X=LARGEST.astype(np.float32) * np.ones(2, np.float32), layout=fortran, likelihood="gaussian"
-)
+@example(X=DENORMAL, layout="plain", likelihood="gaussian")
+@example(X=HUGE, layout="plain", likelihood="gaussian")
+@example(X=LARGEST * np.ones(2, np.float32), layout="fortran", likelihood="gaussian")
 def test_fit_is_finite_or_names_the_cause(X, layout, likelihood):
     check(lambda X: fitted_results(small(likelihood).fit(X), X), X, layout)
 
 
 @bounded
 @given(X=tables(n_columns=N_FEATURES), Y=tables(n_columns=N_FEATURES), layout=layouts)
-@example(X=np.eye(3), Y=np.full((2, 3), 1e300), layout=plain)
-@example(X=np.eye(3), Y=np.eye(7, 3, k=-4) * 1e17, layout=plain)  # the gradients overflow
+@example(X=np.eye(3), Y=np.full((2, 3), 1e300), layout="plain")
+@example(X=np.eye(3), Y=np.eye(7, 3, k=-4) * 1e17, layout="plain")  # the gradients overflow
 def test_partial_fit_is_finite_or_names_the_cause(X, Y, layout):
     """The second chunk may be far from the first, which has set the units."""
 
@@ -248,7 +175,7 @@ def of_ordinary_rows():
 
 @bounded
 @given(X=tables(n_columns=N_FEATURES), layout=layouts, likelihood=likelihoods)
-@example(X=HUGE * np.ones(3), layout=plain, likelihood="gaussian")
+@example(X=HUGE * np.ones(3), layout="plain", likelihood="gaussian")
 def test_transform_is_finite_or_names_the_cause(of_ordinary_rows, X, layout, likelihood):
     """Rows that are unlike those of the fit."""
     mvae = of_ordinary_rows[likelihood]
@@ -267,5 +194,5 @@ def test_the_layout_and_the_type_of_rows_change_nothing(layout, tmp_path):
     X = np.random.default_rng(0).integers(0, 2, size=(20, N_FEATURES))
     expected = small("gaussian").fit(X.astype(np.float64)).transform(X.astype(np.float64))
     for dtype in ("bool", "uint8", "float32", "longdouble"):
-        Y = layout(X.astype(dtype), tmp_path)
+        Y = LAYOUTS[layout](X.astype(dtype), tmp_path)
         np.testing.assert_allclose(small("gaussian").fit(Y).transform(Y), expected, atol=1e-5)
