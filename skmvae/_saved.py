@@ -18,7 +18,12 @@ from ._version import __version__
 FITTED = ("_split_seed", "_state", "history_", "n_features_in_", "weights_")
 
 # Parameters that estimators saved before them lack, with the values that they were trained with.
-_LATER_PARAMETERS = {"learning_rate_schedule": "constant", "checkpoint_dir": None}
+_LATER_PARAMETERS = {
+    "learning_rate_schedule": "constant",
+    "checkpoint_dir": None,
+    "neighbor_weight": 0.0,
+    "n_neighbors": 10,
+}
 
 # Fitted attributes that earlier versions saved, and that follow from others.
 _DERIVED = ("mean_", "n_iter_", "noise_variance_", "scale_")

@@ -156,10 +156,10 @@ class Epoch(NamedTuple):
 def history_of(records: Iterable[Record]) -> dict[str, list[float]]:
     """One dict an epoch -> one list a name; NaN where an epoch lacks a name.
 
-    The loss and its terms are there in any case, the others if any epoch has them.
+    The loss and the paper's terms are there in any case, the others if any epoch has them.
     """
     records = [*records]
-    names = dict.fromkeys(["loss", *ObjectiveTerms._fields])
+    names = dict.fromkeys(["loss", *ObjectiveTerms._fields[:4]])
     names |= {name: None for record in records for name in record}
     return {name: [record.get(name, math.nan) for record in records] for name in names}
 

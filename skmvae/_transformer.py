@@ -107,6 +107,11 @@ class MVAETransformer(
     architecture : estimator, default=None
         What a component is made of; None means :class:`skmvae.architectures.MLP` with its
         defaults. Its parameters can be set as ``architecture__hidden_layer_sizes`` and so on.
+    neighbor_weight : float, default=0.0
+        Weight, per column of X, of a term that draws the codes of a row and of one of its nearest
+        neighbours together and those of other rows apart (InfoNCE), not negative.
+    n_neighbors : int, default=10
+        With ``neighbor_weight``, rows are paired that have each other among so many nearest.
     max_iter : int, default=50
         Number of passes over the training rows (epochs).
     batch_size : int, default=None
@@ -227,6 +232,8 @@ class MVAETransformer(
         likelihood: str = "gaussian",
         weight_concentration_prior: float | None = None,
         architecture: Any = None,
+        neighbor_weight: float = 0.0,
+        n_neighbors: int = 10,
         max_iter: int = 50,
         batch_size: int | None = None,
         learning_rate: float = 3e-3,
@@ -250,6 +257,8 @@ class MVAETransformer(
         self.likelihood = likelihood
         self.weight_concentration_prior = weight_concentration_prior
         self.architecture = architecture
+        self.neighbor_weight = neighbor_weight
+        self.n_neighbors = n_neighbors
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate

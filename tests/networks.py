@@ -96,6 +96,7 @@ def fit_settings(**changes):
         "batch_size": 16,
         "learning_rate": 1e-3,
         "schedule": SCHEDULES["constant"],
+        "n_neighbors": 10,
         "validation_fraction": None,
         "n_iter_no_change": 3,
         "tol": 1e-4,

@@ -88,8 +88,9 @@ def cut(mvae, X, epochs, after):
         {"objective": "melbo", "early_stopping": True},
         {"objective": "averaged", "learning_rate_schedule": "trapezoid"},
         {"objective": "clusters", "architecture": MLP((16,), dropout=0.2)},
+        {"neighbor_weight": 0.1},
     ],
-    ids=["held-out rows", "trapezoid", "dropout"],
+    ids=["held-out rows", "trapezoid", "dropout", "neighbours"],
 )
 def test_a_fit_cut_after_any_epoch_ends_bitwise_as_without_the_cut(
     make, make_small, digits, epochs, params

@@ -1,6 +1,7 @@
 """Loading MNIST and CIFAR-10: from a folder, from OpenML, or a clear error."""
 
 import io
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,19 +12,13 @@ from skmvae import datasets
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """The folder of SKMVAE_DATA, without a network beside it."""
     monkeypatch.setenv("SKMVAE_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets, "fetch_openml", Mock(side_effect=OSError("no network")))
     return tmp_path
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr(datasets, "fetch_openml", refuse)
-
-
-def test_mnist_from_a_folder(folder, no_network):
+def test_mnist_from_a_folder(folder):
     images = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
     arrays = {"x_train": images[:5], "x_test": images[5:]}
     labels = {"y_train": np.arange(5, dtype=np.uint8), "y_test": np.arange(2, dtype=np.uint8)}
@@ -36,7 +31,7 @@ def test_mnist_from_a_folder(folder, no_network):
     assert mnist.image_shape == (28, 28)
 
 
-def test_cifar10_from_a_folder(folder, no_network):
+def test_cifar10_from_a_folder(folder):
     flat = [np.full((32, 32, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255))]
     files = []
     for image in flat:
@@ -72,14 +67,10 @@ def test_openml_is_asked_if_the_folder_lacks_the_file(name, n_train, folder, mon
         data = np.tile(np.arange(n_train + 10_000)[:, None] % 256, (1, 4))
         return datasets.Bunch(data=data, target=(data[:, 0] % 10).astype(str).astype(object))
 
+    with pytest.raises(OSError, match=r"could not be had: SKMVAE_DATA=.*Set SKMVAE_DATA to"):
+        getattr(datasets, f"fetch_{name}")()
     monkeypatch.setattr(datasets, "fetch_openml", fetch)
     found = getattr(datasets, f"fetch_{name}")()
     assert [len(found.X_train), len(found.X_test)] == [n_train, 10_000]
     assert found.X_train.max() == 1.0
     assert found.y_train.dtype == np.int64
-
-
-@pytest.mark.parametrize("fetch", [datasets.fetch_mnist, datasets.fetch_cifar10])
-def test_without_a_folder_and_a_network_the_error_names_both(fetch, folder, no_network):
-    with pytest.raises(OSError, match=r"could not be had: SKMVAE_DATA=.*Set SKMVAE_DATA to"):
-        fetch()

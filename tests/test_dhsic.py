@@ -29,7 +29,7 @@ def of_grams(grams):
 
 
 def statistic(codes, gamma=None, dtype=torch.float64):
-    """Also of codes that differ in length."""
+    """Return dHSIC, also of codes that differ in length."""
     return of_grams([gram(z, gamma, dtype) for z in codes])
 
 
@@ -58,29 +58,10 @@ def plain(codes):
     return grams.prod(0).mean() + rows.mean(-1).prod() - 2 * rows.prod(0).mean()
 
 
-def test_gram_matrices_and_their_product():
-    codes = centred(torch.as_tensor(np.stack(case_b())))
-    grams = rbf_grams(codes, 0.3)
-    expected = (-0.3 * torch.cdist(codes, codes).square()).exp()
-    torch.testing.assert_close(grams[1:], expected, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(grams[0], expected.prod(0), rtol=1e-12, atol=1e-14)
-    some = rbf_grams(codes, 0.3, rows=slice(5, 12))
-    torch.testing.assert_close(some, grams[:, 5:12], rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("dim", "gamma"),
-    [
-        (1, 0.39269908169872),
-        (2, 0.15915494309190),
-        (10, 0.02627961287596),
-        (20, 0.01281630590019),
-        (50, 0.00505024747020),
-        (256, 0.00097847170763),
-    ],
-)
-def test_bandwidth_golden(dim, gamma):
-    assert rbf_gamma(dim) == pytest.approx(gamma, abs=1e-13)
+def test_bandwidth_golden():
+    golden = {1: 0.39269908169872, 2: 0.15915494309190, 10: 0.02627961287596}
+    golden |= {20: 0.01281630590019, 50: 0.00505024747020, 256: 0.00097847170763}
+    assert {dim: rbf_gamma(dim) for dim in golden} == pytest.approx(golden, abs=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +78,10 @@ def test_golden_numbers(codes, gamma, expected):
     assert statistic(codes, gamma, torch.float32).item() == pytest.approx(expected, abs=2e-7)
 
 
-def test_golden_number_of_r_with_its_bandwidths():
-    gammas = (0.6349270911, 1.0984078661, 0.9900203130)
-    grams = [gram(z, 1 / (2 * bandwidth**2)) for z, bandwidth in zip(CASE_A, gammas, strict=True)]
+def test_golden_numbers_of_r_and_of_gradients():
+    bandwidths = (0.6349270911, 1.0984078661, 0.9900203130)
+    grams = [gram(z, 1 / (2 * width**2)) for z, width in zip(CASE_A, bandwidths, strict=True)]
     assert of_grams(grams).item() == pytest.approx(0.08113510195950252, abs=1e-9)
-
-
-def test_golden_gradients():
     codes = torch.tensor(np.stack(case_b()), requires_grad=True)
     dhsic(codes).backward()
     assert codes.grad[0, 0, 0].item() == pytest.approx(1.83415978778e-05, abs=1e-12)
@@ -117,15 +95,6 @@ def test_equals_the_literal_sums(n, k):
     assert statistic(codes).item() == pytest.approx(brute_force(codes), abs=1e-12)
 
 
-def test_two_variables_is_hsic():
-    # tr(G H L H) / n^2, the biased HSIC; the paper's equation 12 lacks the 1 / n^4.
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((8, 3)), rng.standard_normal((8, 3))
-    centring = np.eye(8) - 1 / 8
-    hsic = np.trace(gram(x)[0].numpy() @ centring @ gram(y)[0].numpy() @ centring) / 64
-    assert statistic([x, y]).item() == pytest.approx(hsic, abs=1e-12)
-
-
 @pytest.mark.parametrize(("k", "n", "d"), [(4, 32, 20), (2, 7, 1), (3, 5, 2)])
 def test_value_and_gradient_are_those_of_the_plain_formula(k, n, d):
     rng = np.random.default_rng(k)
@@ -135,11 +104,6 @@ def test_value_and_gradient_are_those_of_the_plain_formula(k, n, d):
     (gradient,) = torch.autograd.grad(3.0 * value, codes)
     (expected,) = torch.autograd.grad(3.0 * expected, codes)
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
-
-
-def test_gradcheck():
-    codes = torch.tensor(np.stack([z[:5, :2] for z in case_b()]), requires_grad=True)
-    assert torch.autograd.gradcheck(dhsic, codes)
 
 
 def test_gradients_of_parts_of_the_rows_add_up():
@@ -162,46 +126,18 @@ def test_degenerate_cases_are_zero_and_not_negative():
     assert statistic([x[:1], x[1:2]]).item() == pytest.approx(0.0, abs=1e-15)
     assert statistic([x, np.ones((9, 2))]).item() == pytest.approx(0.0, abs=1e-15)
     assert statistic([x, np.ones((9, 2))]).item() >= 0.0
-
-
-def test_collapsed_codes_have_a_finite_gradient():
     codes = torch.full((3, 10, 2), 1e-6, requires_grad=True)
     dhsic(codes).backward()
     assert codes.grad.isfinite().all()
 
 
-def test_depends_on_neither_the_order_of_variables_nor_that_of_rows():
-    codes = case_b()
-    value = statistic(codes).item()
-    assert statistic(codes[::-1]).item() == pytest.approx(value, abs=1e-15)
-    assert statistic([z[::-1].copy() for z in codes]).item() == pytest.approx(value, abs=1e-14)
-
-
-def same_twice(spread, offset):
-    """Two equal codes of 64 rows in float32."""
-    z = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 64, 3))).float()
-    return (spread * z + offset).expand(2, 64, 3)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
-def test_an_offset_does_not_matter(offset):
-    z = same_twice(1.0, offset)
-    exact = dhsic(z.double())
-    torch.testing.assert_close(dhsic(z).double(), exact, rtol=1e-4, atol=0.0)
-
-
-@pytest.mark.parametrize("spread", [1e3, 1e4, 1e5])
-def test_widely_spread_codes_neither_overflow_nor_underflow(spread):
-    z = same_twice(spread, 0.0).clone().requires_grad_()
+@pytest.mark.parametrize(("spread", "offset"), [(1, 0), (1, 1e3), (1, 1e5), (1e3, 0), (1e5, 0)])
+def test_float32_does_for_codes_far_away_or_far_apart(spread, offset):
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 64, 3))).float()
+    z = (spread * rows + offset).expand(2, 64, 3).clone().requires_grad_()
     value = dhsic(z)
-    exact = dhsic(z.detach().double())
-    torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(value.double(), dhsic(z.detach().double()), rtol=1e-4, atol=0.0)
     value.backward()
     assert z.grad.isfinite().all()
-
-
-def test_dependent_codes_score_higher_than_independent_ones():
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((200, 2))
-    others = [rng.standard_normal((200, 2)) for _ in range(2)]
-    assert statistic([z, z, z]) > 5 * statistic([z, *others])
+    # Rounding makes no kernel of two equal rows greater than 1, nor infinite.
+    assert rbf_grams(centred(spread * rows.repeat(1, 2, 1))).max() == 1.0

@@ -29,6 +29,7 @@ FLOORS = (
 MAY_IMPORT_SKLEARN = {
     "_fit.callbacks",
     "_parameters",
+    "_rows.neighbours",
     "_transformer",
     "_validation",
     "architectures",

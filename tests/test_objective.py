@@ -125,10 +125,11 @@ def test_terms_equal_numpy_loops(objective, likelihood, fixed_draws):
     np.testing.assert_allclose([t.item() for t in terms[:3]], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_loss_is_equation_14():
-    terms = ObjectiveTerms(10.0, 4.0, 2.0, 0.5)
-    assert Objective("melbo", 1.0, 1.0, 0.25).loss(terms) == 16.5
-    assert Objective("melbo", 100.0, 0.25, 0.25).loss(terms) == 63.0
+def test_loss_is_equation_14_and_the_term_of_neighbours():
+    terms = ObjectiveTerms(10.0, 4.0, 2.0, 0.5, 3.0)
+    assert Objective("melbo", 1.0, 1.0, 0.25).loss(terms, 8) == 16.5
+    assert Objective("melbo", 100.0, 0.25, 0.25).loss(terms, 8) == 63.0
+    assert Objective("melbo", 1.0, 1.0, 0.25, neighbor_weight=0.5).loss(terms, 8) == 28.5
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

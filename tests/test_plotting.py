@@ -1,10 +1,13 @@
 """Displays: what they hold, what they show, and the axes that they draw on."""
 
+import sys
+
 import matplotlib
 
 matplotlib.use("Agg")
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
@@ -56,6 +59,9 @@ def test_latent_space_has_a_panel_a_component_and_a_colour_a_class(fitted, digit
     first = display.figure_
     assert display.plot() is display
     assert display.figure_ is not first
+    display = LatentSpaceDisplay.from_estimator(fitted, X, X[:, 20] / 7)
+    assert len(display.figure_.axes) == 4  # numbers have a colour scale beside the panels
+    assert len(display.axes_[0].collections) == 1
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 4])
@@ -69,57 +75,20 @@ def test_two_dimensions_of_the_codes_are_shown(latent_dim):
     assert_allclose(shown, codes[:, [1, 3]] if latent_dim == 4 else codes)
     widest = "\nwidest of 4: z1, z3" if latent_dim == 4 else ""
     assert ax.get_title() == "component 1" + widest
-
-
-def test_numbers_get_a_colour_scale(fitted, digits):
-    display = LatentSpaceDisplay.from_estimator(fitted, digits[0], digits[0][:, 20] / 7)
-    assert len(display.figure_.axes) == 4  # three panels and the colour bar
-    assert len(display.axes_[0].collections) == 1
-
-
-def test_given_codes_are_checked(fitted, digits):
-    Z = fitted.transform(digits[0])
-    assert_array_equal(
-        LatentSpaceDisplay.from_codes(Z, k=3).codes,
-        LatentSpaceDisplay.from_estimator(fitted, digits[0]).codes,
-    )
     with pytest.raises(ValueError, match="k=5 needs"):
-        LatentSpaceDisplay.from_codes(Z, k=5)
+        LatentSpaceDisplay.from_codes(np.ones((50, 8)), k=5)
     with pytest.raises(ValueError, match="k must be an int >= 1"):
         LatentSpaceDisplay.from_codes(Z, k=0)
 
 
-def test_displays_show_the_fitted_components_after_set_params(make_small, digits):
-    X = digits[0][:20]
-    mvae = make_small(k=4).fit(X).set_params(k=2)
-    assert LatentSpaceDisplay.from_estimator(mvae, X).codes.shape == (4, 20, 2)
-    assert ReconstructionDisplay.from_estimator(mvae, X[:2]).components.shape == (4, 2, 64)
-
-
-@pytest.mark.parametrize("display", [LatentSpaceDisplay, ComponentUsageDisplay])
-def test_classes_may_be_a_column_but_not_missing(display, fitted, digits):
-    X, y = digits
-    display.from_estimator(fitted, X, y[:, None])
-    for wrong, message in (
-        (np.where(y == 3, np.nan, y), "y contains NaN"),
-        (y[:-1], "inconsistent numbers of samples"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            display.from_estimator(fitted, X, wrong)
-
-
-def test_reconstructions_as_images(fitted, digits):
+def test_reconstructions_as_images_with_their_channels_first(fitted, digits):
     X = digits[0][:4]
     display = ReconstructionDisplay.from_estimator(fitted, X, image_shape=(8, 8))
     assert display.axes_.shape == (5, 4)
-    shown = display.axes_[0, 2].get_images()[0].get_array()
-    assert_array_equal(shown, X[2].reshape(8, 8))
-    shown = display.axes_[3, 1].get_images()[0].get_array()
-    assert_allclose(shown, fitted.reconstruct(X, component=1)[1].reshape(8, 8))
+    shown = [display.axes_[place].get_images()[0].get_array() for place in ((0, 2), (3, 1))]
+    assert_array_equal(shown[0], X[2].reshape(8, 8))
+    assert_allclose(shown[1], fitted.reconstruct(X, component=1)[1].reshape(8, 8))
     assert display.axes_[3, 0].get_ylabel().startswith("component 1")
-
-
-def test_images_in_colour_have_their_channels_first():
     X = np.zeros((2, 12))
     X[:, 4:8] = np.random.default_rng(0).random((2, 4))  # the second of three channels
     display = ReconstructionDisplay(X, X, X[None], np.ones((2, 1)), (3, 2, 2)).plot()
@@ -150,15 +119,12 @@ def test_usage_is_the_mean_weight_by_class(fitted, digits):
     assert len({patch.get_y() for patch in display.ax_.patches}) == 3
     with pytest.raises(ValueError, match="2D array"):
         ComponentUsageDisplay.from_weights(fitted.weights_)
-
-
-@pytest.mark.parametrize("image_shape", [(8, 7), (64,), (4, 4, 4), 64, (8.0, 8.0)])
-def test_image_shape_must_fit(fitted, digits, image_shape):
-    with pytest.raises(ValueError, match=r"image_shape=.* 64 columns"):
-        ReconstructionDisplay.from_estimator(fitted, digits[0][:2], image_shape=image_shape)
-    with pytest.raises(ValueError, match=r"image_shape=.* 64 columns"):
-        SampleDisplay.from_estimator(fitted, image_shape=image_shape)
-    assert plt.get_fignums() == []
+    for cls in (LatentSpaceDisplay, ComponentUsageDisplay):
+        cls.from_estimator(fitted, X, y[:, None])
+        with pytest.raises(ValueError, match="y contains NaN"):
+            cls.from_estimator(fitted, X, np.where(y == 3, np.nan, y))
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            cls.from_estimator(fitted, X, y[:-1])
 
 
 def test_samples_fill_a_grid(fitted):
@@ -168,55 +134,46 @@ def test_samples_fill_a_grid(fitted):
     assert [ax.axison for ax in display.axes_[1, 2:4]] == [True, False]
     with pytest.raises(ValueError, match="n_samples"):
         SampleDisplay.from_estimator(fitted, image_shape=(8, 8), n_samples=0)
+    for shape in ((8, 7), (64,), 64, (8.0, 8.0)):
+        with pytest.raises(ValueError, match=r"image_shape=.* 64 columns"):
+            SampleDisplay.from_estimator(fitted, image_shape=shape)
+    assert len(plt.get_fignums()) == 1  # that of the samples
 
 
-def test_one_axes_is_divided(fitted, digits):
+def test_axes_of_the_user_are_taken_and_one_is_divided(fitted, digits):
     figure, (left, right) = plt.subplots(1, 2)
     display = LatentSpaceDisplay.from_estimator(fitted, digits[0], ax=right)
     assert display.figure_ is figure
     assert display.axes_.shape == (3,)
     assert not left.collections
-    assert all(
-        ax.get_subplotspec().get_topmost_subplotspec().colspan.start == 1 for ax in display.axes_
-    )
-
-
-def test_axes_of_the_user_are_taken(fitted, digits):
+    places = [ax.get_subplotspec().get_topmost_subplotspec() for ax in display.axes_]
+    assert all(place.colspan.start == 1 for place in places)
     _, axes = plt.subplots(3, 1)
     display = LatentSpaceDisplay.from_estimator(fitted, digits[0], ax=axes)
     assert list(display.axes_) == list(axes)
-    figure, ax = plt.subplots()
-    assert ComponentUsageDisplay.from_estimator(fitted, digits[0], ax=ax).ax_ is ax
-    assert plt.get_fignums() == [1, figure.number]
-
-
-def test_wrong_number_of_axes(fitted, digits):
-    _, axes = plt.subplots(2, 1)
+    assert ComponentUsageDisplay.from_estimator(fitted, digits[0], ax=left).ax_ is left
+    assert len(plt.get_fignums()) == 2
     with pytest.raises(ValueError, match="holds 2 axes for 3 panels"):
-        LatentSpaceDisplay.from_estimator(fitted, digits[0], ax=axes)
+        LatentSpaceDisplay.from_estimator(fitted, digits[0], ax=axes[:2])
     with pytest.raises(ValueError, match="ax='left'"):
         ComponentUsageDisplay.from_estimator(fitted, digits[0], ax="left")
 
 
 def test_unfitted(make_small, digits):
-    for draw in (
-        lambda m: LossCurveDisplay.from_estimator(m),
-        lambda m: LatentSpaceDisplay.from_estimator(m, digits[0]),
-        lambda m: ReconstructionDisplay.from_estimator(m, digits[0][:2]),
-        lambda m: ComponentUsageDisplay.from_estimator(m, digits[0]),
-        lambda m: SampleDisplay.from_estimator(m, image_shape=(8, 8)),
-    ):
+    for cls in (LatentSpaceDisplay, ReconstructionDisplay, ComponentUsageDisplay):
         with pytest.raises(NotFittedError):
-            draw(make_small())
+            cls.from_estimator(make_small(), digits[0][:2])
+    with pytest.raises(NotFittedError):
+        LossCurveDisplay.from_estimator(make_small())
+    with pytest.raises(NotFittedError):
+        SampleDisplay.from_estimator(make_small(), image_shape=(8, 8))
     assert plt.get_fignums() == []
 
 
 @pytest.mark.cpu
 def test_a_table_of_pandas(make_small, digits):
-    pandas = pytest.importorskip("pandas")
-    X = pandas.DataFrame(digits[0], columns=[f"p{i}" for i in range(64)])
-    mvae = make_small().set_output(transform="pandas").fit(X)
-    y = pandas.Series(digits[1])
+    X, y = pd.DataFrame(digits[0], columns=[f"p{i}" for i in range(64)]), pd.Series(digits[1])
+    mvae = make_small().set_output(transform="pandas").fit(X).set_params(k=2)
     plain = make_small().fit(digits[0])
     for cls, name in ((LatentSpaceDisplay, "codes"), (ComponentUsageDisplay, "usage")):
         shown, expected = cls.from_estimator(mvae, X, y), cls.from_estimator(plain, *digits)
@@ -227,8 +184,6 @@ def test_a_table_of_pandas(make_small, digits):
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "skmvae.plotting")
     with pytest.raises(ImportError, match=r"skmvae\[plot\]"):

@@ -28,6 +28,8 @@ def test_auto_takes_what_there_is():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert resolve_device("auto").type == expected
     assert resolve_device("cpu") == CPU
+    with pytest.warns(UserWarning, match="Computing on the CPU"):
+        assert inference_device("cuda:99") == CPU
 
 
 @pytest.mark.parametrize("device", ["gpu", "helloworld", "", "mps", "cuda:99"])
@@ -36,14 +38,9 @@ def test_a_device_that_is_not_there_is_named(device):
         resolve_device(device)
 
 
-def test_inference_falls_back_to_the_cpu_with_a_warning():
-    with pytest.warns(UserWarning, match="Computing on the CPU"):
-        assert inference_device("cuda:99") == CPU
-
-
 @pytest.mark.parametrize("set_output", ["default", "pandas"])
-def test_a_warning_points_at_the_line_of_the_user(fitted, digits, set_output):
-    """Also through scikit-learn's wrappers and autograd's decorators."""
+def test_a_warning_points_at_the_line_of_the_user(fitted, digits, set_output, make_small, tmp_path):
+    """The wrappers of scikit-learn and the decorators of autograd are no lines of the user."""
     mvae = copy.copy(fitted).set_params(device="cuda:99").set_output(transform=set_output)
     pipe = make_pipeline(FunctionTransformer(), mvae)
     calls = [mvae.transform, mvae.score_samples, mvae.reconstruct, pipe.transform]
@@ -52,13 +49,9 @@ def test_a_warning_points_at_the_line_of_the_user(fitted, digits, set_output):
             warnings.simplefilter("always")
             call(digits[0][:2])
         assert [Path(warning.filename) for warning in found] == [Path(__file__)]
-
-
-def test_a_warning_of_a_checkpoint_points_at_the_fit(make_small, digits, tmp_path):
     (tmp_path / "file").touch()
-    mvae = make_small(checkpoint_dir=tmp_path / "file" / "folder")
     with pytest.warns(UserWarning, match="cannot be written") as found:
-        mvae.fit(digits[0])
+        make_small(checkpoint_dir=tmp_path / "file" / "folder").fit(digits[0])
     assert Path(found[0].filename) == Path(__file__)
 
 
@@ -79,11 +72,7 @@ def test_seeds():
     random_state = np.random.RandomState(0)
     assert draw_seed(random_state) != draw_seed(random_state)
     assert draw_seed(np.random.RandomState(0)) == draw_seed(np.random.RandomState(0))
-
-
-def test_generators_are_independent_of_the_global_one():
-    first = torch.rand(3, generator=make_generator(5, CPU))
-    second = torch.rand(3, generator=make_generator(5, CPU))
+    first, second = (torch.rand(3, generator=make_generator(5, CPU)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -103,7 +92,6 @@ def test_gradients_hold_inside_every_mode_of_the_caller():
     [
         ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
         ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
-        ({"avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
         ({"neon": True, "bf16": True}, "bfloat16"),
         ({"neon": True, "bf16": False}, "float32"),
     ],
@@ -113,24 +101,14 @@ def test_precision_auto_takes_what_the_hardware_has(units, expected, monkeypatch
     assert resolve_precision("auto", CPU) == expected
     for precision in ("float32", "bfloat16"):
         assert resolve_precision(precision, CPU) == precision
-
-
-def test_precision_auto_is_float32_where_torch_cannot_tell(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert resolve_precision("auto", CPU) == "float32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # of older torch
     assert resolve_precision("auto", CPU) == "float32"
-
-
-def test_precision_auto_is_float32_without_onednn(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True}, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert resolve_precision("auto", CPU) == "float32"
-
-
-@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
-def test_precision_auto_on_a_gpu(monkeypatch, capability):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    expected = "bfloat16" if capability >= (8, 0) else "float32"
-    assert resolve_precision("auto", torch.device("cuda")) == expected
+    for capability, on_a_gpu in (((7, 5), "float32"), ((8, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        assert resolve_precision("auto", torch.device("cuda")) == on_a_gpu
 
 
 def test_matrix_products_and_nothing_else_are_reduced():

@@ -5,6 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
-import sklearn.datasets
 import torch
+from sklearn.datasets import load_wine
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
@@ -29,6 +30,8 @@ BAD_PARAMETERS = {
     "objective": ["vae", None, 1],
     "likelihood": ["normal", None],
     "weight_concentration_prior": [0.0, -1.0, np.nan, "1/k"],
+    "neighbor_weight": [-0.1, np.nan, np.inf, "a", None],
+    "n_neighbors": [0, 2.5, None],
     "architecture": [MLP, "mlp", (500, 500), 5, type("NoEstimator", (), {"build": None})()],
     "max_iter": [0, 1.5, None],
     "batch_size": [0, -1, "auto"],
@@ -58,40 +61,29 @@ def test_bad_parameters_are_named_with_their_value(name, value, make_small, digi
     assert repr(value) in str(error.value)
 
 
-def test_missing_values_of_pandas_are_refused(make_small):
-    X = pd.DataFrame({"a": pd.array([1, None], dtype="Int64")})
-    with pytest.raises(ValueError, match="NaN"):
-        make_small().fit(X)
-
-
-def test_every_parameter_has_a_rule():
+def test_every_parameter_has_a_rule_which_is_checked_before_the_data(make_small):
+    with pytest.raises(ValueError, match="'k' parameter"):
+        MVAETransformer(k=0).fit("not data")
+    with pytest.raises(ValueError, match=r"n_samples=1 and validation_fraction=0\.1"):
+        make_small(early_stopping=True).fit(np.ones((1, 3)))
     assert BAD_PARAMETERS.keys() == MVAETransformer().get_params(deep=False).keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("k", np.int64(2)),
-        ("beta", 0),
-        ("kl_weight", np.float32(0.5)),
-        ("early_stopping", np.bool_(True)),
-        ("verbose", False),
-        ("weight_concentration_prior", 2),
-        ("random_state", np.random.RandomState(0)),
-        ("random_state", 2**32 - 1),
-        ("batch_size", None),
-        ("learning_rate_schedule", np.str_("trapezoid")),
-    ],
-)
-def test_good_parameters_of_unusual_type(name, value, make_small, digits):
-    mvae = make_small().set_params(**{name: value}).fit(digits[0])
-    assert np.isfinite(mvae.transform(digits[0])).all()
-    assert mvae.get_params()[name] is value
-
-
-def test_parameters_are_checked_before_the_data():
-    with pytest.raises(ValueError, match="'k' parameter"):
-        MVAETransformer(k=0).fit("not data")
+def test_good_parameters_of_unusual_type(make_small, digits):
+    given = {
+        "k": np.int64(2),
+        "beta": 0,
+        "kl_weight": np.float32(0.5),
+        "early_stopping": np.bool_(True),
+        "verbose": False,
+        "weight_concentration_prior": 2,
+        "batch_size": None,
+        "learning_rate_schedule": np.str_("trapezoid"),
+    }
+    for seed in (np.random.RandomState(0), 2**32 - 1):
+        mvae = make_small().set_params(**given, random_state=seed).fit(digits[0])
+        assert np.isfinite(mvae.transform(digits[0])).all()
+        assert all(mvae.get_params()[name] is value for name, value in given.items())
 
 
 METHODS = ["fit", "transform", "mixing_weights", "predict", "reconstruct", "score_samples", "score"]
@@ -102,18 +94,17 @@ METHODS = ["fit", "transform", "mixing_weights", "predict", "reconstruct", "scor
     ("X", "message"),
     [
         (np.full((3, 64), np.nan), "NaN"),
+        (sp.csr_array(np.where(np.eye(64) > 0, np.nan, 0.0)), "contains NaN"),
         (np.full((3, 64), np.inf), "infinity"),
         (np.full((3, 64), "a"), "could not convert string"),
         (np.ones((3, 64)) * 1j, "Complex data not supported"),
         (np.ones(64), "Reshape your data"),
         (np.ones((3, 8, 8)), "dim 3"),
         (pd.Series(np.ones(64)), "2-dimensional container"),
-        (pl.Series(np.ones(64)), "Reshape your data"),
         (np.empty((0, 64)), "0 sample"),
         (np.empty((3, 0)), r"0 feature\(s\) \(shape=\(3, 0\)\) while a minimum of 1 is required"),
         (np.ma.masked_array(np.ones((3, 64))), "masked array"),
         (np.full((3, 64), np.datetime64("2020-01-01")), "dates or times"),
-        (np.full((3, 64), np.timedelta64(3, "s")), "dates or times"),
         ([np.full(64, np.datetime64("2020-01-01"))], "dates or times"),
         (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "dates or times"),
         (pl.DataFrame({"t": [datetime.date(2020, 1, 1)]}), "dates or times"),
@@ -125,6 +116,10 @@ def test_bad_rows_are_refused_by_every_method(method, X, message, make_small, fi
     estimator = make_small() if method == "fit" else fitted
     with pytest.raises(ValueError, match=message):
         getattr(estimator, method)(X)
+    if method != "fit":
+        for other in (np.ones((3, 63)), sp.csr_array(np.eye(63))):
+            with pytest.raises(ValueError, match="63 features, but MVAETransformer is expecting"):
+                getattr(fitted, method)(other)
 
 
 DAY = np.datetime64("2020-01-01")
@@ -133,17 +128,7 @@ STAMP = pd.Timestamp("2020-01-01")
 
 @pytest.mark.parametrize(
     "cell",
-    [
-        DAY,
-        np.timedelta64(3, "s"),
-        STAMP,
-        pd.NaT,
-        pd.Timedelta(1),
-        STAMP.to_period("D"),
-        datetime.date(2020, 1, 1),
-        datetime.time(12),
-        pd.NA,
-    ],
+    [DAY, STAMP, pd.NaT, pd.Timedelta(1), STAMP.to_period("D"), datetime.time(12), pd.NA],
     ids=lambda cell: type(cell).__name__,
 )
 @pytest.mark.parametrize(
@@ -168,11 +153,6 @@ def test_dates_and_missing_values_among_numbers_are_named(container, column, cel
         make_small().fit(X)
 
 
-def test_dates_among_codes_are_refused(fitted):
-    with pytest.raises(ValueError, match="Z holds dates or times in column 5"):
-        fitted.inverse_transform([[0.0] * 5 + [DAY]])
-
-
 @pytest.mark.cpu
 def test_objects_that_are_numbers_are_taken(make_small):
     rows = [[1, 2.5], [True, Decimal("0.5")], [np.float32(3), 2**70]]
@@ -181,6 +161,8 @@ def test_objects_that_are_numbers_are_taken(make_small):
     expected = make_small().fit(X).transform(X)
     np.testing.assert_array_equal(make_small().fit(objects).transform(objects), expected)
     np.testing.assert_array_equal(make_small().fit(X.tolist()).transform(X.tolist()), expected)
+    with pytest.raises(ValueError, match="NaN"):
+        make_small().fit(pd.DataFrame({"a": pd.array([1, None], dtype="Int64")}))
 
 
 def not_canonical(X):
@@ -198,14 +180,9 @@ def parts(X):
     return [array for array in arrays if array is not None]
 
 
-def with_int64(X):
-    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
-    return X
-
-
 STORED = {
     "csr": not_canonical,
-    "csr, int64": lambda X: with_int64(not_canonical(X)),
+    "csr_matrix": sp.csr_matrix,
     "csc": lambda X: not_canonical(X.T).T,
     "bsr": lambda X: sp.bsr_array(X, blocksize=(2, 4)),
     "coo": lambda X: not_canonical(X).tocoo(),
@@ -215,100 +192,47 @@ STORED = {
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("storage", STORED)
 @pytest.mark.cpu
-def test_no_method_changes_a_sparse_matrix(storage, likelihood, make_small, digits, tmp_path):
+def test_sparse_rows_are_never_changed_and_give_what_dense_ones_give(
+    storage, likelihood, make_small, digits, tmp_path
+):
     """SciPy sorts and sums entries in place when it is asked for an extreme."""
-    dense = digits[0][:100] / 16
+    dense = np.where(digits[0][:100] > 8.0, digits[0][:100] / 16, 0.0)
     X = STORED[storage](dense)
     for part in parts(X):
         part.flags.writeable = False
     before = [part.copy() for part in parts(X)]
-    params = {"likelihood": likelihood, "max_iter": 1}
-    mvae = make_small(checkpoint_dir=tmp_path, **params).fit(X)
+    mvae = make_small(checkpoint_dir=tmp_path, likelihood=likelihood).fit(X)
+    expected = make_small(likelihood=likelihood).fit(dense)
+    assert mvae.history_["loss"] == expected.history_["loss"]
+    for method in METHODS[1:]:
+        found = getattr(mvae, method)(X)
+        np.testing.assert_array_equal(found, getattr(expected, method)(dense))
+        assert method == "score" or type(found) is np.ndarray
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(mvae.score_samples, [X] * 12):
+            np.testing.assert_array_equal(found, expected.score_samples(dense))
     mvae.partial_fit(X)
-    for method in METHODS:
-        getattr(mvae, method)(X)
     for part, old in zip(parts(X), before, strict=True):
         np.testing.assert_array_equal(part, old)
-    expected = make_small(**params).fit(X.toarray())
-    np.testing.assert_array_equal(
-        make_small(**params).fit(X).transform(X), expected.transform(dense)
-    )
 
 
-@pytest.mark.cpu
-def test_threads_agree_on_a_sparse_matrix(make_small, digits):
-    X = not_canonical(digits[0] / 16)
-    mvae = make_small(likelihood="bernoulli").fit(X)
-    expected = mvae.score_samples(X)
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: mvae.score_samples(X), range(12)):
-            np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-@pytest.mark.parametrize(
-    "container", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array, sp.coo_array]
-)
-@pytest.mark.cpu
-def test_sparse_rows_give_what_the_dense_array_gives(container, likelihood, make_small, digits):
-    X = np.where(digits[0] > 8.0, digits[0] / 16.0, 0.0)
-    expected = make_small(likelihood=likelihood).fit(X)
-    mvae = make_small(likelihood=likelihood).fit(container(X))
-    assert mvae.history_["loss"] == expected.history_["loss"]
-    for method in ("transform", "mixing_weights", "predict", "reconstruct", "score_samples"):
-        found = getattr(mvae, method)(container(X))
-        assert type(found) is np.ndarray
-        np.testing.assert_array_equal(found, getattr(expected, method)(X))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int64, bool])
-def test_sparse_rows_of_other_types(dtype, make_small):
-    X = sp.csr_array((np.random.default_rng(0).random((60, 8)) < 0.3).astype(dtype))
-    codes = make_small().fit_transform(X)
-    assert codes.dtype == (np.float32 if dtype is np.float32 else np.float64)
-
-
-def test_sparse_rows_are_checked_like_dense_ones(make_small, fitted):
-    missing = sp.csr_array(np.where(np.eye(64) > 0, np.nan, 0.0))
-    with pytest.raises(ValueError, match="contains NaN"):
-        fitted.transform(missing)
-    with pytest.raises(ValueError, match=r"needs X in \[0, 1\], but X spans \[0, 2\]"):
-        make_small(likelihood="bernoulli").fit(sp.csr_array(2.0 * np.eye(64)))
-    with pytest.raises(ValueError, match="expecting 64 features"):
-        fitted.transform(sp.csr_array(np.eye(63)))
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [torch.ones(3, 64, requires_grad=True), torch.ones(3, 64, dtype=torch.bfloat16)],
-    ids=["requires_grad", "bfloat16"],
-)
-def test_tensors_that_numpy_cannot_read_are_refused_with_the_remedy(tensor, make_small, fitted):
-    for call in (make_small().fit, fitted.transform):
-        with pytest.raises(TypeError, match=r"\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)"):
-            call(tensor)
-
-
-def test_cpu_tensors_are_taken(fitted, digits):
+def test_tensors_are_taken_or_refused_with_the_remedy(make_small, fitted, digits):
     X = digits[0].astype(np.float32)
     np.testing.assert_array_equal(fitted.transform(torch.tensor(X)), fitted.transform(X))
-
-
-@pytest.mark.parametrize("method", METHODS[1:])
-def test_wrong_number_of_columns(method, fitted):
-    with pytest.raises(ValueError, match="63 features, but MVAETransformer is expecting 64"):
-        getattr(fitted, method)(np.ones((3, 63)))
-
-
-def test_wrong_number_of_codes_says_what_was_expected(fitted):
-    message = r"Z has 5 columns; expected k \* latent_dim = 3 \* 2 = 6"
-    with pytest.raises(ValueError, match=message):
-        fitted.inverse_transform(np.ones((3, 5)))
+    for how in ({"requires_grad": True}, {"dtype": torch.bfloat16}):
+        for call in (make_small().fit, fitted.transform):
+            with pytest.raises(TypeError, match=r"\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)"):
+                call(torch.ones(3, 64, **how))
 
 
 @pytest.mark.parametrize(
     ("Z", "message"),
-    [(np.full((2, 6), np.nan), "Input Z contains NaN"), (np.ones(6), "Reshape"), ([], "Reshape")],
+    [
+        (np.full((2, 6), np.nan), "Input Z contains NaN"),
+        ([], "Reshape"),
+        ([[0.0] * 5 + [DAY]], "Z holds dates or times in column 5"),
+        (np.ones((3, 5)), r"Z has 5 columns; expected k \* latent_dim = 3 \* 2 = 6"),
+    ],
 )
 def test_bad_codes_are_refused(Z, message, fitted):
     with pytest.raises(ValueError, match=message):
@@ -319,42 +243,31 @@ def test_bad_codes_are_refused(Z, message, fitted):
 def test_unfitted(method):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         getattr(MVAETransformer(), method)(np.ones((3, 6)))
-    with pytest.raises(NotFittedError):
-        MVAETransformer().sample()
-    with pytest.raises(NotFittedError):
-        MVAETransformer().prune()
-    with pytest.raises((NotFittedError, AttributeError)):
-        MVAETransformer().get_feature_names_out()
+    for name in ("sample", "prune", "get_feature_names_out"):
+        with pytest.raises((NotFittedError, AttributeError)):
+            getattr(MVAETransformer(), name)()
 
 
-@pytest.mark.parametrize("component", [3, -1, 1.0, "1", True])
+@pytest.mark.parametrize("component", [3, -1, 1.0, True])
 def test_component_out_of_range(component, fitted, digits):
-    with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
-        fitted.reconstruct(digits[0], component=component)
-    with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
-        fitted.sample(component=component)
+    for call in (partial(fitted.reconstruct, digits[0]), fitted.sample):
+        with pytest.raises(ValueError, match=r"component must be None or an int in \[0, 3\)"):
+            call(component=component)
 
 
-@pytest.mark.parametrize("threshold", [np.nan, -1, -1e-9, 1.0, np.inf, "a", None, True])
-def test_thresholds(threshold, fitted):
+@pytest.mark.parametrize("threshold", [np.nan, -1e-9, 1.0, "a", None, True])
+def test_thresholds_and_numbers_of_draws_are_checked(threshold, fitted):
     message = re.escape(f"threshold must be a number in [0, 1). Got {threshold!r} instead.")
     with pytest.raises(ValueError, match=message):
         fitted.prune(threshold)
-
-
-def test_a_threshold_above_all_weights_names_the_largest(fitted):
-    largest = fitted.weights_.max()
-    message = rf"threshold=0\.9 is above all weights_, .* {largest:.4g}\. Lower threshold below"
+    message = rf"threshold=0\.9 is above all weights_, .* {fitted.weights_.max():.4g}\. Lower"
     with pytest.raises(ValueError, match=message):
         fitted.prune(0.9)
-
-
-@pytest.mark.parametrize("n", [0, -1, 1.5, None])
-def test_numbers_of_draws(n, fitted, digits):
-    with pytest.raises(ValueError, match="n_samples must be an int >= 1"):
-        fitted.sample(n)
-    with pytest.raises(ValueError, match="n_draws must be an int >= 1"):
-        fitted.score_samples(digits[0], n_draws=n)
+    for n in (0, 1.5, None):
+        with pytest.raises(ValueError, match="n_samples must be an int >= 1"):
+            fitted.sample(n)
+        with pytest.raises(ValueError, match="n_draws must be an int >= 1"):
+            fitted.score_samples(np.ones((3, 64)), n_draws=n)
 
 
 def test_bernoulli_needs_the_unit_interval(make_small, digits):
@@ -365,22 +278,14 @@ def test_bernoulli_needs_the_unit_interval(make_small, digits):
     estimator.fit(X / 16)
     with pytest.raises(ValueError, match=r"X spans \[0, 16\]"):
         estimator.score_samples(X)
+    with pytest.raises(ValueError, match=r"needs X in \[0, 1\], but X spans \[0, 2\]"):
+        make_small(likelihood="bernoulli").fit(sp.csr_array(2.0 * np.eye(64)))
     # The encoder takes any row: test data may leave the range of the training data.
     assert np.isfinite(estimator.transform(X / 15)).all()
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", ["load_iris", "load_breast_cancer", "load_wine"])
-def test_what_a_min_max_scaler_gives_is_in_the_unit_interval(name, dtype, make_small):
-    """But for rounding, up to 1 + 2e-16 or, in float32, 1 + 1.2e-7."""
-    X = getattr(sklearn.datasets, name)().data.astype(dtype)
-    scaled = MinMaxScaler().fit_transform(X)
-    mvae = make_small(likelihood="bernoulli").fit(scaled)
-    np.testing.assert_allclose(
-        mvae.score_samples(scaled), mvae.score_samples(np.clip(scaled, 0, 1)), rtol=1e-6
-    )
-    with_pipeline = make_pipeline(MinMaxScaler(), make_small(likelihood="bernoulli"))
-    assert np.isfinite(with_pipeline.fit(X).score(X))
+    # Scaled columns leave the interval by rounding, in float32 by 1.2e-7.
+    rows = load_wine().data.astype(np.float32)
+    scaled = make_pipeline(MinMaxScaler(), make_small(likelihood="bernoulli"))
+    assert np.isfinite(scaled.fit(rows).score(rows))
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
@@ -422,9 +327,3 @@ def test_values_that_overflow_float32_after_scaling(make_small, digits):
             getattr(mvae, method)(X)
         # float64 has room for it.
         assert np.isfinite(getattr(mvae, method)(X.astype(np.float64))).all()
-
-
-def test_early_stopping_needs_rows_to_train_on(make_small):
-    with pytest.raises(ValueError, match=r"n_samples=1 and validation_fraction=0\.1"):
-        make_small(early_stopping=True).fit(np.ones((1, 3)))
-    make_small(early_stopping=True).fit(np.random.default_rng(0).normal(size=(2, 3)))

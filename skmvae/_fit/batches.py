@@ -22,12 +22,12 @@ _N_STAGING_BUFFERS = 2
 class Batches(Protocol):
     """Source of the rows of an epoch's steps."""
 
-    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[Tensor]:
-        """Yield x (size, F) for each of the sizes, valid until the next is asked for."""
+    def over(self, parts: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """Yield the rows x (size, F) of each array of indices, valid until the next."""
 
 
-def batches_of(rows: ScaledRows, batch_size: int) -> Batches:
-    """Minibatches of at most ``batch_size`` rows.
+def batches_of(rows: ScaledRows, largest: int) -> Batches:
+    """Source of minibatches of at most ``largest`` rows.
 
     On a CPU each is gathered from X; a GPU holds all rows if they fit, and is fed otherwise.
     """
@@ -36,7 +36,7 @@ def batches_of(rows: ScaledRows, batch_size: int) -> Batches:
     free_bytes, _ = torch.cuda.mem_get_info(rows.device)
     if rows.nbytes <= _RESIDENT_FRACTION * free_bytes:
         return ResidentBatches(rows)
-    return StreamedBatches(rows, batch_size)
+    return StreamedBatches(rows, largest)
 
 
 class HostBatches:
@@ -45,8 +45,8 @@ class HostBatches:
     def __init__(self, rows: ScaledRows) -> None:
         self._rows = rows
 
-    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[Tensor]:
-        for indices in _split(order, sizes):
+    def over(self, parts: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        for indices in parts:
             yield self._rows[indices]
 
 
@@ -56,21 +56,17 @@ class ResidentBatches:
     def __init__(self, rows: ScaledRows) -> None:
         self._rows = rows.on_device()
 
-    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[Tensor]:
-        indices = torch.from_numpy(order)
-        if self._rows.device.type == "cuda":
-            # From pinned memory the copy does not wait for what the GPU is doing.
-            indices = indices.pin_memory().to(self._rows.device, non_blocking=True)
-        for part in indices.split(list(sizes)):
-            yield self._rows.index_select(0, part)
+    def over(self, parts: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        for indices in indices_on(self._rows.device, parts):
+            yield self._rows.index_select(0, indices)
 
 
 class StreamedBatches:
     """Minibatches gathered on the host into pinned memory and copied to one place on the device."""
 
-    def __init__(self, rows: ScaledRows, batch_size: int) -> None:
+    def __init__(self, rows: ScaledRows, largest: int) -> None:
         self._rows = rows
-        shape = (min(batch_size, len(rows)), rows.n_features)
+        shape = (largest, rows.n_features)
         self._x = torch.empty(shape, dtype=torch.float32, device=rows.device)
         self._staging = [
             (
@@ -80,8 +76,8 @@ class StreamedBatches:
             for _ in range(_N_STAGING_BUFFERS)
         ]
 
-    def over(self, order: np.ndarray, sizes: Sequence[int]) -> Iterator[Tensor]:
-        for batch, indices in enumerate(_split(order, sizes)):
+    def over(self, parts: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        for batch, indices in enumerate(parts):
             staging, copied = self._staging[batch % _N_STAGING_BUFFERS]
             copied.synchronize()  # with the copy of two minibatches ago
             size = len(indices)
@@ -91,5 +87,10 @@ class StreamedBatches:
             yield self._x[:size]
 
 
-def _split(order: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    return np.split(order, np.cumsum(sizes)[:-1])
+def indices_on(device: torch.device, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
+    """Arrays of indices as tensors on the device, copied at once."""
+    indices = torch.from_numpy(np.concatenate(parts))
+    if device.type == "cuda":
+        # From pinned memory the copy does not wait for what the GPU is doing.
+        indices = indices.pin_memory().to(device, non_blocking=True)
+    return indices.split([len(part) for part in parts])

@@ -15,8 +15,9 @@ from torch import Tensor
 from .._distributed.group import ALONE, Group
 from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
-from .._model.objective import Objective
+from .._model.objective import Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
+from .._rows.neighbours import find_partners
 from .._rows.scaled import ScaledRows
 from .._rows.statistics import mean_and_scale
 from .._runtime import draw_seed, gradients, make_generator
@@ -53,6 +54,7 @@ class FitSettings:
     batch_size: int | None
     learning_rate: float
     schedule: Schedule
+    n_neighbors: int
     validation_fraction: float | None  # None holds out no rows
     n_iter_no_change: int
     tol: float
@@ -121,18 +123,19 @@ def fit(
     start, seed = group.broadcast((start, draw_seed(seed)))
     split_seed, network_seed, training_seed = _seeds(seed, previous)
     rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
+    limits = LIKELIHOODS[settings.likelihood].SUPPORT
+    scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
+    partners = None
+    if settings.objective.neighbor_weight > 0.0:
+        own_seed = [training_seed, group.rank]
+        partners = find_partners(scaled, rows[0], settings.n_neighbors, own_seed)
     trainer = Trainer(
         new_network(untrained, make_generator(network_seed, settings.device), settings.device),
-        ScaledRows(
-            X,
-            untrained.mean,
-            untrained.scale,
-            settings.device,
-            limits=LIKELIHOODS[settings.likelihood].SUPPORT,
-        ),
+        scaled,
         _training_settings(settings, sum(group.all_gather(len(rows[0])))),
         n_training=len(rows[0]),
         seed=training_seed,
+        partners=partners,
         group=group,
     )
     if checkpoint is not None:
@@ -204,17 +207,20 @@ class _Loop:
         number, start = len(self._progress.records) + 1, time.perf_counter()
         objective = self._settings.objective
         terms = self._trainer.run_epoch(self._training, f"epoch {number}")
-        record = {"loss": objective.loss(terms), **terms._asdict()}
+        record = {"loss": self._loss(terms), **terms._asdict()}
         if objective.beta == 0.0:
             del record["dhsic"]  # it was not computed
+        if objective.neighbor_weight == 0.0:
+            del record["neighbors"]
         record["learning_rate"] = self._trainer.learning_rate
         if len(self._held_out):
             where = f"the validation after epoch {number}"
-            record["validation_loss"] = objective.loss(
-                self._trainer.evaluate(self._held_out, where)
-            )
+            record["validation_loss"] = self._loss(self._trainer.evaluate(self._held_out, where))
         record["seconds"] = time.perf_counter() - start
         return record
+
+    def _loss(self, terms: ObjectiveTerms) -> float:
+        return self._settings.objective.loss(terms, self._untrained.n_features)
 
     def _is_over(self) -> bool:
         return (
@@ -229,8 +235,8 @@ class _Loop:
         self._is_at_end_of_epoch = len(self._progress.records) > 0
         if self._progress.parameters is None and len(self._held_out):
             terms = self._trainer.evaluate(self._held_out, "the validation before epoch 1")
-            loss = self._settings.objective.loss(terms)
-            self._progress = Progress((), _snapshot(self._trainer.network), loss)
+            parameters = _snapshot(self._trainer.network)
+            self._progress = Progress((), parameters, self._loss(terms))
 
     def _trained(self) -> Trained:
         progress = self._progress

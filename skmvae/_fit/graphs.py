@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .._process import warn
 
-Step: TypeAlias = Callable[[Tensor, Any], None]
+Inputs: TypeAlias = tuple[Tensor, ...]
+Step: TypeAlias = Callable[[Inputs, Any], None]
 
 # PyTorch allows a process no more than one.
 _ONE_CAPTURE_AT_A_TIME = Lock()
@@ -40,27 +41,29 @@ class GraphedStep:
         self._generator = generator
         self._stream = torch.cuda.Stream(generator.device)
         self._calls: Counter[Hashable] = Counter()
-        self._inputs: dict[Hashable, Tensor] = {}
+        self._inputs: dict[Hashable, Inputs] = {}
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._captures = True
 
-    def __call__(self, step: Step, x: Tensor, minibatch: Hashable) -> None:
-        """Run ``step(x, minibatch)``, which has to be the same step every time.
+    def __call__(self, step: Step, inputs: Inputs, minibatch: Hashable) -> None:
+        """Run ``step(inputs, minibatch)``, which has to be the same step every time.
 
         The step is not kept: its owner keeps this object, and a cycle of the two would hold all
         that the step has on the device until Python's garbage collector happens to run.
         """
         if minibatch not in self._inputs:
-            self._inputs[minibatch] = torch.empty_like(x)
-        x = self._inputs[minibatch].copy_(x)
+            self._inputs[minibatch] = tuple(torch.empty_like(tensor) for tensor in inputs)
+        own = self._inputs[minibatch]
+        for to, tensor in zip(own, inputs, strict=True):
+            to.copy_(tensor)
         is_warm = self._calls[minibatch] == _WARM_UP_CALLS
         if self._captures and minibatch not in self._graphs and is_warm:
-            self._try_to_capture(lambda: step(x, minibatch), minibatch)
+            self._try_to_capture(lambda: step(own, minibatch), minibatch)
         if minibatch in self._graphs:
             self._graphs[minibatch].replay()
         else:
             self._calls[minibatch] += 1
-            self._run_aside(lambda: step(x, minibatch))
+            self._run_aside(lambda: step(own, minibatch))
 
     def _run_aside(self, step: Callable[[], None]) -> None:
         """Run on the stream that captures, after what is queued and before what will be."""

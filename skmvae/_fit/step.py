@@ -15,12 +15,13 @@ from .._distributed.group import ALONE, Group
 from .._distributed.slices import slices
 from .._model.minibatch import Minibatch
 from .._model.network import MixtureVAE
-from .._model.objective import Forward, Objective, ObjectiveTerms
+from .._model.objective import Forward, Objective, ObjectiveTerms, Partners
+from .._rows.neighbours import Partners as PartnersOfRows
 from .._rows.scaled import ScaledRows
 from .._runtime import make_generator, matrix_products, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
-from .batches import batches_of
-from .graphs import GraphedStep
+from .batches import batches_of, indices_on
+from .graphs import GraphedStep, Inputs
 from .schedules import Schedule
 
 # The noise variance is one scalar that has to follow the reconstruction error down by orders of
@@ -67,6 +68,7 @@ class Trainer:
         *,
         n_training: int,
         seed: int,
+        partners: PartnersOfRows | None = None,
         group: Group = ALONE,
     ) -> None:
         self.network = network
@@ -78,14 +80,16 @@ class Trainer:
         self._shuffler = np.random.default_rng(seed)
         # Factors of the terms on the device: the loss is one product there, in place of five sums.
         self._factors = torch.tensor(
-            settings.objective.factors, dtype=torch.float32, device=rows.device
+            settings.objective.factors(rows.n_features), dtype=torch.float32, device=rows.device
         )
         self._optimizer = _make_optimizer(network, settings, rows.device)
         n_rows, n_training = np.sum(group.all_gather((len(rows), n_training)), axis=0).tolist()
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
-        self._batches = batches_of(rows, settings.batch_size)
+        self._partners = partners
+        largest = min(settings.batch_size, len(rows)) * (1 if partners is None else 2)
+        self._batches = batches_of(rows, largest)
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
         self._graphed = (
             GraphedStep(self._optimizer.zero_grad, self._generator)
@@ -102,8 +106,13 @@ class Trainer:
         self._log.clear()
         self._learning_rates.clear()
         sizes = []
-        for x, minibatch in self._minibatches(order):
-            self._run_step(x, minibatch)
+        partners = None
+        if self._partners is not None:
+            # Draws that follow from the step's number need not be kept in a checkpoint.
+            rng = np.random.default_rng([self._seed, self._group.rank, self._step_number])
+            partners = self._partners.draw(order, rng)
+        for inputs, minibatch in self._minibatches(order, partners):
+            self._run_step(inputs, minibatch)
             sizes.append(minibatch.n_rows)
             if len(sizes) % _STEPS_BETWEEN_CLEARING == 0:
                 _clear_vanished_moments(self._optimizer)
@@ -118,27 +127,44 @@ class Trainer:
         generator = make_generator(self._seed, self._generator.device)
         generator = self._group.own_generator(generator)
         sizes = []
-        for x, minibatch in self._minibatches(held_out):
-            self._log.add(self._terms(x, minibatch, generator))
+        for inputs, minibatch in self._minibatches(held_out):
+            self._log.add(self._terms(inputs, minibatch, generator))
             sizes.append(minibatch.n_rows)
         return self._log.means(sizes, where)
 
-    def _minibatches(self, indices: np.ndarray) -> Iterator[tuple[Tensor, Minibatch]]:
-        """This process's rows of each minibatch, and which those are."""
-        parts = slices(self._group, len(indices), self._settings.batch_size)
-        rows = self._batches.over(indices, [minibatch.size for minibatch in parts])
-        return zip(rows, parts, strict=True)
+    def _minibatches(
+        self, order: np.ndarray, partners: np.ndarray | None = None
+    ) -> Iterator[tuple[Inputs, Minibatch]]:
+        """This process's rows of each minibatch, and which those are.
 
-    def _run_step(self, x: Tensor, minibatch: Minibatch) -> None:
+        With ``partners`` also the rows that they are paired with, and the numbers of both, (2, B).
+        """
+        minibatches = slices(self._group, len(order), self._settings.batch_size)
+        ends = np.cumsum([minibatch.size for minibatch in minibatches])[:-1]
+        parts = np.split(order, ends)
+        if partners is None:
+            for x, minibatch in zip(self._batches.over(parts), minibatches, strict=True):
+                yield (x,), minibatch
+            return
+        pairs = zip(parts, np.split(partners, ends), strict=True)
+        parts = [np.concatenate(pair) for pair in pairs]
+        # Rows of different ranks have different numbers.
+        numbers = indices_on(self._factors.device, [p + self._group.rank * 2**40 for p in parts])
+        steps = zip(self._batches.over(parts), numbers, minibatches, strict=True)
+        for x, ids, minibatch in steps:
+            size = minibatch.size
+            yield (x[:size], x[size:], ids.view(2, size)), minibatch
+
+    def _run_step(self, inputs: Inputs, minibatch: Minibatch) -> None:
         self._set_learning_rate()
         if self._graphed is None:
-            self._step(x, minibatch)
+            self._step(inputs, minibatch)
         else:
-            self._graphed(self._step, x, minibatch)
+            self._graphed(self._step, inputs, minibatch)
 
-    def _step(self, x: Tensor, minibatch: Minibatch) -> None:
+    def _step(self, inputs: Inputs, minibatch: Minibatch) -> None:
         """Take one gradient step. Nothing here reads a value: a GPU would have to wait."""
-        terms = self._terms(x, minibatch, self._own_generator, self._own_generator)
+        terms = self._terms(inputs, minibatch, self._own_generator, self._own_generator)
         loss = terms @ self._factors  # equation 14
         self._optimizer.zero_grad()
         loss.backward()
@@ -148,18 +174,23 @@ class Trainer:
 
     def _terms(
         self,
-        x: Tensor,
+        inputs: Inputs,
         minibatch: Minibatch,
         generator: torch.Generator,
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The terms of the objective, (4,). Only the networks' products have the precision."""
+        """The terms of the objective, (5,). Only the networks' products have the precision."""
+        x, *paired = inputs
+        partners = None
         with matrix_products(self._settings.precision, x.device):
             posterior = self.network.encode(x, dropout_generator)
             z = posterior.draw(generator)
             output = self.network.decode(z, dropout_generator)
+            if paired:
+                partner_x, ids = paired
+                partners = Partners(self.network.encode(partner_x, dropout_generator).mean, ids)
         likelihood = self.network.likelihood
-        forward = Forward(likelihood, x, posterior, z, output, minibatch, generator)
+        forward = Forward(likelihood, x, posterior, z, output, minibatch, generator, partners)
         return self._settings.objective.terms(forward)
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 from .dhsic import dhsic
 from .distributions import Likelihood, dirichlet_kl, draw_log_dirichlet
 from .minibatch import Minibatch
+from .neighbours import info_nce
 from .network import MixtureVAE, Posterior
 
 # Temperature of the responsibilities, in nats a column: bounds, and their differences between two
@@ -35,6 +36,14 @@ class ObjectiveTerms(NamedTuple):
     kl_latent: float
     kl_mixing: float
     dhsic: float
+    neighbors: float
+
+
+class Partners(NamedTuple):
+    """The neighbours that the rows are paired with."""
+
+    mean: Tensor  # (K, B, d), of their posterior
+    ids: Tensor  # (2, B), numbers of the rows and of their partners
 
 
 class Forward(NamedTuple):
@@ -47,6 +56,7 @@ class Forward(NamedTuple):
     output: Tensor  # (K, B, F), of the decoders
     minibatch: Minibatch
     generator: torch.Generator  # for further draws
+    partners: Partners | None = None  # where the rows are paired with neighbours
 
     def log_prob(self) -> Tensor:
         """log p(x | y_k), (K, B)."""
@@ -65,26 +75,32 @@ class Objective:
     beta: float
     kl_weight: float
     prior: float  # concentration c of the mixing weights
+    neighbor_weight: float = 0.0  # per column of X
 
-    @property
-    def factors(self) -> ObjectiveTerms:
-        """The weights of the terms in equation 14: -L_MELBO + beta dHSIC."""
-        return ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta)
+    def factors(self, n_features: int) -> ObjectiveTerms:
+        """The weights of the terms: equation 14, -L_MELBO + beta dHSIC, and the neighbours'."""
+        neighbors = self.neighbor_weight * n_features
+        return ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta, neighbors)
 
-    def loss(self, terms: ObjectiveTerms) -> float:
-        """Equation 14 of numbers; a step has it as one product of tensors."""
-        return sum(factor * term for factor, term in zip(self.factors, terms, strict=True))
+    def loss(self, terms: ObjectiveTerms, n_features: int) -> float:
+        """The loss of numbers; a step has it as one product of tensors."""
+        factors = self.factors(n_features)
+        return sum(factor * term for factor, term in zip(factors, terms, strict=True))
 
     def terms(self, forward: Forward) -> Tensor:
-        """The ``ObjectiveTerms`` as one tensor (4,), a Monte Carlo estimate.
+        """The ``ObjectiveTerms`` as one tensor (5,), a Monte Carlo estimate.
 
-        Where the minibatch is shared, what this process adds to each. With ``beta=0`` dHSIC is not
-        computed, and zero here.
+        Where the minibatch is shared, this process's summand of each. With ``beta=0`` dHSIC is not
+        computed, and zero here; so is the term of neighbours for rows without partners.
         """
         of_rows = torch.stack(OBJECTIVES[self.name](self, forward)).sum(1)
-        z = forward.z
-        dependence = _dependence(z, forward.minibatch) if self.beta > 0.0 else z.new_zeros(())
-        return torch.cat([of_rows / forward.minibatch.n_rows, dependence.unsqueeze(0)])
+        z, minibatch, partners = forward.z, forward.minibatch, forward.partners
+        dependence = neighbors = z.new_zeros(())
+        if self.beta > 0.0:
+            dependence = _dependence(z, minibatch)
+        if partners is not None:
+            neighbors = info_nce(forward.posterior.mean, partners.mean, partners.ids, minibatch)
+        return torch.cat([of_rows / minibatch.n_rows, torch.stack([dependence, neighbors])])
 
 
 def _averaged(objective: Objective, forward: Forward):

@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.engine_may_use_random,  # Dask draws from it in its threads
 ]
 
-N_FITS = 3 * 3  # candidates and folds
-PATIENCE = 60  # seconds for a worker to start in
 
 X, y = load_digits(return_X_y=True)
 
@@ -46,30 +44,19 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     with distributed.Client(cluster) as client:
-        client.wait_for_workers(2, timeout=PATIENCE)
+        client.wait_for_workers(2, timeout=60)
         yield client
 
 
 class Messages(SchedulerPlugin):
-    """Record the size of each task for a worker, and the arrays that it refers to."""
-
-    name = "messages"
+    """Record the size of each task for a worker."""
 
     def __init__(self, scheduler):
-        self.scheduler = scheduler
-        self.n_bytes = []
-        self.arrays = []
-        self.answers = []
+        self.scheduler, self.n_bytes = scheduler, []
 
     def transition(self, key, start, finish, *args, **kwargs):
-        if "fit_and_score" not in key:
-            return
-        task = self.scheduler.tasks[key]
-        if finish == "processing":
-            self.n_bytes.append(len(pickle.dumps(task.run_spec)))
-            self.arrays.append({d.key: d.nbytes for d in task.dependencies})
-        if finish == "memory":
-            self.answers.append(task.nbytes)
+        if "fit_and_score" in key and finish == "processing":
+            self.n_bytes.append(len(pickle.dumps(self.scheduler.tasks[key].run_spec)))
 
 
 def run_search(cluster, snippets, folder, **options):
@@ -98,54 +85,31 @@ def files(folder):
     return {name: [stat.st_ino, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def scores(search):
-    return {n: v for n, v in search.cv_results_.items() if n.endswith("test_score")}
-
-
-@pytest.fixture(scope="module")
-def done(cluster, snippets, tmp_path_factory):
-    """The search of the page, its folder and its messages."""
-    folder = tmp_path_factory.mktemp("search") / "fits"
+def test_a_search_has_the_scores_of_one_process_and_is_not_trained_again(
+    cluster, snippets, tmp_path
+):
     messages = Messages(cluster.scheduler)
-    cluster.scheduler.add_plugin(messages)
-    search = run_search(cluster, snippets, folder, refit=False)
-    cluster.scheduler.remove_plugin(messages.name)
-    return search, folder, messages
-
-
-@pytest.fixture(scope="module")
-def expected(done):
-    """Return the scores of that search in this process, with one thread like the workers."""
+    cluster.scheduler.add_plugin(messages, name="messages")
+    search, before = run_search(cluster, snippets, tmp_path, refit=False), files(tmp_path)
+    cluster.scheduler.remove_plugin("messages")
+    assert len(messages.n_bytes) == 3 * 3
+    # Rows do not travel with every task, but the folds of the search do.
+    assert max(messages.n_bytes) < 8 * 3 * len(X) + 12_000 < X.nbytes
+    assert len(before) == 3 * 3  # candidates and folds
+    again = run_search(cluster, snippets, tmp_path, refit=False)
+    assert files(tmp_path) == before
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    here = GridSearchCV(done[0].estimator, done[0].param_grid, cv=3, refit=False, n_jobs=1)
+    torch.set_num_threads(1)  # like the workers
+    here = GridSearchCV(search.estimator, search.param_grid, cv=3, refit=False, n_jobs=1)
     here.set_params(estimator__mvae__checkpoint_dir=None).fit(X, y)
     torch.set_num_threads(n_threads)
-    return scores(here)
-
-
-def test_a_search_has_the_scores_of_one_process_and_is_not_trained_again(
-    cluster, snippets, done, expected
-):
-    found, before = scores(done[0]), files(done[1])
-    assert len(found) == 3 + 3
-    assert len(before) == N_FITS
-    again = scores(run_search(cluster, snippets, done[1], refit=False))
-    assert files(done[1]) == before
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
-        np.testing.assert_array_equal(again[name], values, err_msg=name)
-
-
-def test_rows_do_not_travel_with_every_task(done):
-    messages = done[2]
-    assert len(messages.n_bytes) == N_FITS
-    folds = 8 * 3 * len(X)  # of the search, which every task has with it
-    assert max(messages.n_bytes) < folds + 12_000
-    rows = [{k for k, n in arrays.items() if n >= X.nbytes} for arrays in messages.arrays]
-    assert all(len(keys) == 1 for keys in rows)
-    assert len(set.union(*rows)) == 1
-    assert max(messages.answers) < 1000
+    names = [name for name in here.cv_results_ if name.endswith("test_score")]
+    assert len(names) == 3 + 3
+    for name in names:
+        for found in (search, again):
+            np.testing.assert_array_equal(
+                found.cv_results_[name], here.cv_results_[name], err_msg=name
+            )
 
 
 def n_mapped(name):

@@ -24,7 +24,10 @@ N_ROWS, BATCH_SIZE = 70, 16
 SHARDS = {1: [70], 2: [31, 39], 3: [3, 26, 41]}  # of 3 rows in 5 minibatches: some have none
 
 
-def conv_network():
+def make_network(kind):
+    if kind != "conv":
+        likelihood = "bernoulli" if kind == "bernoulli" else "gaussian"
+        return small_network(k=3, n_features=16, likelihood=likelihood, hidden=(12,))
     architecture = Conv((1, 4, 4), channels=(4, 6), strides=(2, 1))
     network = MixtureVAE(architecture, n_features=16, latent_dim=2, k=3, likelihood="gaussian")
     draws = torch.Generator().manual_seed(0)
@@ -34,32 +37,38 @@ def conv_network():
     return network
 
 
-def mlp_network(likelihood):
-    return small_network(k=3, n_features=16, likelihood=likelihood, hidden=(12,))
-
-
-def make_network(kind):
-    if kind == "conv":
-        return conv_network()
-    return mlp_network("bernoulli" if kind == "bernoulli" else "gaussian")
-
-
 def rows(kind):
     X = np.random.default_rng(0).normal(size=(N_ROWS, 16)).astype(np.float32)
     return 1 / (1 + np.exp(-X)) if kind == "bernoulli" else X
 
 
-def trained(kind, name, X, group, trainer_class=Trainer, n_epochs=2):
+class Pairs:
+    """Partners within each shard: 0 and 1, 2 and 3, and so on; the last may have none."""
+
+    def __init__(self, sizes):
+        self._partners = np.concatenate(
+            [
+                start + np.where((np.arange(n) ^ 1) < n, np.arange(n) ^ 1, np.arange(n))
+                for start, n in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True)
+            ]
+        )
+
+    def draw(self, rows, rng):
+        return self._partners[rows]
+
+
+def trained(kind, name, X, group, sizes, trainer_class=Trainer, n_epochs=2):
     """Terms of each epoch and of an evaluation, gradients of the last step, and the state."""
-    network = make_network(kind)
-    chosen = settings(objective=objective(name, beta=5.0), batch_size=BATCH_SIZE, max_iter=n_epochs)
+    network, scaled = make_network(kind), ScaledRows(X, 0.0, 1.0, torch.device("cpu"))
+    weight = 0.3 if kind == "neighbours" else 0.0
+    chosen = settings(
+        objective=objective(name, beta=5.0, neighbor_weight=weight),
+        batch_size=BATCH_SIZE,
+        max_iter=n_epochs,
+    )
+    partners = Pairs(sizes) if weight else None
     trainer = trainer_class(
-        network,
-        ScaledRows(X, 0.0, 1.0, torch.device("cpu")),
-        chosen,
-        n_training=len(X),
-        seed=3,
-        group=group,
+        network, scaled, chosen, n_training=len(X), seed=3, partners=partners, group=group
     )
     few = mock.patch.object(objective_module, "_GRAM_ROWS", 5)
     with few if kind == "few rows in dHSIC" else nullcontext():
@@ -73,7 +82,8 @@ def trained(kind, name, X, group, trainer_class=Trainer, n_epochs=2):
 def of_rank(say, rank, kind, name, sizes):
     start = sum(sizes[:rank])
     with ranks(60) as group:
-        return trained(kind, name, rows(kind)[start : start + sizes[rank]], group)
+        own = rows(kind)[start : start + sizes[rank]]
+        return trained(kind, name, own, group, sizes[rank : rank + 1])
 
 
 class Union(Group):
@@ -92,7 +102,7 @@ class Union(Group):
         return indices[self._in_turn]
 
     def own_generator(self, generator):
-        """One for each rank, that draws for the rows which that has."""
+        """Return one for each rank, that draws for the rows which that has."""
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         seeds = [np.random.SeedSequence([seed, rank]).generate_state(1) for rank, _ in self.each()]
         return [torch.Generator().manual_seed(int(seed[0])) for seed in seeds]
@@ -101,7 +111,7 @@ class Union(Group):
         return enumerate(self._sizes)
 
     def of_all(self, orders):
-        """The rows of all, when each rank takes its own in this order."""
+        """Return the rows of all, when each rank takes its own in this order."""
         ends = minibatches(self._sizes, BATCH_SIZE).cumsum(1)
         starts = np.cumsum([0, *self._sizes[:-1]])
         steps = [
@@ -116,13 +126,20 @@ class UnionTrainer(Trainer):
         orders = [np.arange(n) for _, n in self._group.each()]
         return super().evaluate(held_out[self._group.of_all(orders)], where)
 
-    def _minibatches(self, indices):
+    def _minibatches(self, indices, partners=None):
         steps = minibatches(self._group._sizes, BATCH_SIZE).T
-        for sizes, x in zip(steps, self._batches.over(indices, steps.sum(1)), strict=True):
+        ends = steps.sum(1).cumsum()[:-1]
+        for i, sizes in enumerate(steps):
             self._sizes = sizes.tolist()
-            yield x, Minibatch.whole(sum(self._sizes))
+            own = np.split(indices, ends)[i]
+            inputs = (self._batches._rows[own],)
+            if partners is not None:
+                other = np.split(partners, ends)[i]
+                ids = torch.from_numpy(np.stack([own, other]))
+                inputs = (*inputs, self._batches._rows[other], ids)
+            yield inputs, Minibatch.whole(sum(self._sizes))
 
-    def _terms(self, x, minibatch, generator, dropout_generator=None):
+    def _terms(self, inputs, minibatch, generator, dropout_generator=None):
         def of_each(draw, dim):
             def draw_all(*tensors_and_generators):
                 *tensors, generators = tensors_and_generators
@@ -137,7 +154,7 @@ class UnionTrainer(Trainer):
                 objective_module, "draw_log_dirichlet", of_each(draw_log_dirichlet, 0)
             ),
         ):
-            return super()._terms(x, minibatch, generator, dropout_generator)
+            return super()._terms(inputs, minibatch, generator, dropout_generator)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +165,8 @@ class UnionTrainer(Trainer):
         ("gaussian", "averaged", 2),
         ("bernoulli", "mixture", 2),
         ("few rows in dHSIC", "melbo", 3),
+        ("neighbours", "melbo", 1),
+        ("neighbours", "elbo", 3),
         ("conv", "melbo", 2),
         ("conv", "melbo", 3),
     ],
@@ -155,7 +174,7 @@ class UnionTrainer(Trainer):
 def test_a_step_is_that_of_one_process(kind, name, size, tmp_path):
     sizes = SHARDS[size]
     found = values(of_rank, size, tmp_path, kind, name, sizes)
-    terms, gradients, state = trained(kind, name, rows(kind), Union(sizes), UnionTrainer)
+    terms, gradients, state = trained(kind, name, rows(kind), Union(sizes), sizes, UnionTrainer)
     # A bias before a batch normalisation has no gradient, and Adam makes steps of rounding.
     drifts = kind == "conv"
     largest = max(abs(gradient).max() for gradient in gradients.values())
