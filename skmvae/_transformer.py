@@ -108,8 +108,8 @@ class MVAETransformer(
         What a component is made of; None means :class:`skmvae.architectures.MLP` with its
         defaults. Its parameters can be set as ``architecture__hidden_layer_sizes`` and so on.
     neighbor_weight : float, default=0.0
-        Weight, per column of X, of a term that draws the codes of a row and of one of its nearest
-        neighbours together and those of other rows apart (InfoNCE), not negative.
+        Weight, per column of X, of a term that draws the codes of rows and of their neighbours
+        together and those of other rows apart (InfoNCE), not negative. 1 / 16 is a start.
     n_neighbors : int, default=10
         With ``neighbor_weight``, rows are paired that have each other among so many nearest.
     max_iter : int, default=50
@@ -286,8 +286,7 @@ class MVAETransformer(
 
         Ctrl-C after an epoch has ended leaves the estimator fitted with the last finished epoch
         (the best one, with ``early_stopping``) and raises KeyboardInterrupt. scikit-learn's
-        callbacks (``set_callbacks``, from scikit-learn 1.9 on) see each epoch as a task; if one
-        asks to stop after an epoch, the fit ends there like any other.
+        callbacks (``set_callbacks``, from scikit-learn 1.9 on) see each epoch as a task.
 
         Parameters
         ----------
@@ -620,16 +619,8 @@ class MVAETransformer(
             Fitted, sharing nothing with this one, which is unchanged. Its ``k`` is the number of
             components kept, and its ``weights_`` are theirs divided by their sum.
 
-        Raises
-        ------
-        ValueError
-            If ``threshold`` is not in [0, 1) or above all weights, or if an array of the
-            architecture cannot be cut.
-
         Examples
         --------
-        Without the lightest of three components:
-
         >>> from sklearn.datasets import load_iris
         >>> from skmvae import MVAETransformer
         >>> X = load_iris().data
