@@ -1,15 +1,12 @@
 """scikit-learn's callbacks on fits: what they see, that they can stop, that they are not saved."""
 
 import copy
-import io
 
 import joblib
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 
 from skmvae import DivergenceError
 from skmvae._fit.callbacks import without_callbacks
@@ -116,29 +113,3 @@ def test_a_monitor_scores_the_epochs_of_candidates_in_other_processes(make_small
     scores = [row["bound"] for row in log.data if row["task_name"] == "epoch"]
     assert len(scores) == 2
     assert scores[-1] == mvae.score(digits[0])
-
-
-def test_callbacks_of_a_search_reach_the_epochs(make_small, digits):
-    recorder = Recorder()
-    recorder.max_propagation_depth = None
-    pipe = Pipeline([("scale", StandardScaler()), ("mvae", make_small())])
-    search = GridSearchCV(pipe, {"mvae__k": [1, 2]}, cv=2)
-    search.set_callbacks(recorder)
-    search.fit(digits[0])
-    assert recorder.events.count("begin epoch") == (2 * 2 + 1) * 2
-    assert recorder.events.count("end epoch") == (2 * 2 + 1) * 2
-    assert recorder.events.count("teardown") == 1
-    assert "_skl_callbacks" not in vars(search.best_estimator_[-1])
-
-
-def test_the_progress_bar_shows_the_epochs_in_a_pipeline(make_small, digits, monkeypatch):
-    rich_progress = pytest.importorskip("rich.progress")
-    from rich.console import Console
-
-    shown = io.StringIO()
-    console = Console(file=shown, width=160, force_terminal=True)
-    monkeypatch.setattr(rich_progress, "get_console", lambda: console)
-    pipe = Pipeline([("mvae", make_small())])
-    pipe.set_callbacks(callback.ProgressBar()).fit(digits[0])
-    assert "MVAETransformer - fit" in shown.getvalue()
-    assert "100%" in shown.getvalue()

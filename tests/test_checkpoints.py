@@ -2,13 +2,10 @@
 
 import logging
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.model_selection import GridSearchCV
 
 from skmvae._files import checkpoints
 from skmvae._files.checkpoints import Checkpoint
@@ -104,15 +101,6 @@ def test_a_fit_cut_after_any_epoch_ends_bitwise_as_without_the_cut(
     assert_same_fit(mvae, expected)
 
 
-def test_early_stopping_continues_to_count(make, make_small, digits, epochs):
-    params = {"max_iter": 50, "early_stopping": True, "n_iter_no_change": 3, "tol": 1e9}
-    expected = make_small(**params).fit(digits[0])
-    assert expected.n_iter_ == 4
-    cut(make(**params), digits[0], epochs, after=3)
-    assert_same_fit(make(**params).fit(digits[0]), expected)
-    assert epochs.trained() == 2
-
-
 def test_a_finished_fit_is_found(make, digits, epochs, tmp_path):
     first = make().fit(digits[0])
     assert epochs.trained() == 2
@@ -202,18 +190,6 @@ def test_a_warm_start_is_a_fit_of_its_own(make, make_small, digits, epochs):
     assert epochs.trained() == 0
 
 
-def test_a_search_trains_only_what_has_no_checkpoint(make, digits, epochs, tmp_path):
-    X, _ = digits
-    search = GridSearchCV(make(), {"latent_dim": [1, 2]}, cv=2)
-    first = search.fit(X[:200]).cv_results_["mean_test_score"]
-    assert epochs.trained() == 2 * 5
-    files = sorted((tmp_path / "fits").iterdir())
-    assert len(files) == 5
-    files[3].unlink()
-    np.testing.assert_array_equal(search.fit(X[:200]).cv_results_["mean_test_score"], first)
-    assert epochs.trained() == 2
-
-
 def test_the_home_folder_is_found(make, digits, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make(checkpoint_dir="~/my fits/größe").fit(digits[0])
@@ -242,42 +218,3 @@ def test_a_checkpoint_that_takes_long_is_written_at_the_end(
         checkpoint._seconds = expected_seconds
     checkpoint.end_fit(epoch(3))
     assert made == written
-
-
-NOTEBOOK = """
-import sys
-import torch
-from sklearn.base import BaseEstimator
-from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV
-from torch import nn
-from skmvae import MVAETransformer
-from skmvae.architectures import ComponentLinear
-
-class Stack(nn.Module):
-    def __init__(self, k, n_in, n_out):
-        super().__init__()
-        self.linear = ComponentLinear(k, n_in, n_out)
-    def forward(self, h, generator=None):
-        return torch.tanh(self.linear(h))
-
-class Own(BaseEstimator):
-    def build(self, n_features, latent_dim, k):
-        return Stack(k, n_features, 2 * latent_dim + 1), Stack(k, latent_dim, n_features)
-
-mvae = MVAETransformer(
-    k=2, latent_dim=2, architecture=Own(), max_iter=1, random_state=0, checkpoint_dir=sys.argv[1]
-)
-for n_jobs in (2, 1):
-    search = GridSearchCV(mvae, {"beta": [0, 1]}, cv=2, n_jobs=n_jobs, error_score="raise")
-    search.fit(load_iris().data)
-"""
-
-
-def test_an_architecture_of_a_notebook_in_other_processes(tmp_path):
-    """A process of ``n_jobs`` cannot import it, and finds the files of those that could."""
-    process = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stderr
-    assert len(list(tmp_path.iterdir())) == 5

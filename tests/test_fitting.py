@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from networks import fit_settings, objective
 
 from skmvae._fit.fitting import PreviousFit, _split, fit
@@ -34,30 +33,18 @@ def test_one_record_an_epoch_with_terms_that_add_up():
     result = run(rows(), objective=objective(kl_weight=0.5, beta=3.0))
     assert len(result.trained.records) == 3
     assert result.interruption is None
-    for record in result.trained.records:
-        total = (
-            record["reconstruction"]
-            + 0.5 * record["kl_latent"]
-            + record["kl_mixing"]
-            + 3.0 * record["dhsic"]
-        )
-        assert record["loss"] == pytest.approx(total, rel=1e-12)
-        assert record["learning_rate"] == 1e-3
-        assert record["seconds"] > 0
-        assert "validation_loss" not in record
+    for r in result.trained.records:
+        total = r["reconstruction"] + 0.5 * r["kl_latent"] + r["kl_mixing"] + 3.0 * r["dhsic"]
+        assert r["loss"] == pytest.approx(total, rel=1e-12)
+        assert r["learning_rate"] == 1e-3
+        assert r["seconds"] > 0
+        assert "validation_loss" not in r
 
 
 def test_a_schedule_is_as_long_as_the_fit():
     """Counted in minibatches of the rows that are trained on: 5 an epoch, not 7 as with all."""
-    result = run(
-        rows(50),
-        validation_fraction=0.2,
-        max_iter=4,
-        batch_size=8,
-        learning_rate=0.02,
-        schedule=SCHEDULES["trapezoid"],
-        n_iter_no_change=4,
-    )
+    settings = {"max_iter": 4, "batch_size": 8, "learning_rate": 0.02, "n_iter_no_change": 4}
+    result = run(rows(50), **settings, validation_fraction=0.2, schedule=SCHEDULES["trapezoid"])
     steps = 0.02 * np.array([trapezoid((step + 0.5) / 20) for step in range(20)])
     found = [record["learning_rate"] for record in result.trained.records]
     np.testing.assert_allclose(found, steps.reshape(4, 5).mean(axis=1))
@@ -96,10 +83,6 @@ def test_records_are_means_over_rows_not_over_batches():
     )
     for name in ("kl_latent", "kl_mixing"):
         assert many[name] == pytest.approx(one[name], rel=1e-5)
-
-
-def test_same_seed_same_parameters_bitwise():
-    assert np.array_equal(parameters(run(rows())), parameters(run(rows())))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 6, 49, 50, 1000])
@@ -173,36 +156,3 @@ def test_ctrl_c_keeps_the_last_finished_epoch(n_batches):
 def test_ctrl_c_before_the_first_epoch_has_ended_is_raised():
     with pytest.raises(KeyboardInterrupt):
         run(Watched(rows(), 3))
-
-
-def test_works_inside_no_grad_and_inference_mode():
-    expected = run(rows())
-    with torch.no_grad(), torch.inference_mode():
-        inside = run(rows())
-    assert np.array_equal(parameters(expected), parameters(inside))
-
-
-class Listener:
-    """Writes down what it hears, and asks to stop after an epoch."""
-
-    def __init__(self, stop_after=None):
-        self.heard, self._stop_after = [], stop_after
-
-    def begin_epoch(self):
-        self.heard.append("begin")
-
-    def end_epoch(self, epoch):
-        self.heard.append(len(epoch.records))
-        return len(epoch.records) == self._stop_after
-
-    def end_fit(self, epoch):
-        self.heard.append(f"end {len(epoch.records)}")
-
-
-def test_all_observers_hear_of_every_epoch_and_each_can_stop_the_fit():
-    listeners = Listener(), Listener(stop_after=2), Listener()
-    result = fit(rows(), fit_settings(max_iter=5), seed=0, observers=listeners)
-    assert len(result.trained.records) == 2
-    for listener in listeners:
-        assert listener.heard == ["begin", 1, "begin", 2, "end 2"]
-    assert np.array_equal(parameters(result), parameters(run(rows(), max_iter=2)))

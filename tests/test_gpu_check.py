@@ -1,6 +1,5 @@
 """The report on a GPU: without one, with parts that fail, and within its time."""
 
-import json
 import subprocess
 import sys
 import time
@@ -71,16 +70,9 @@ def test_the_report_names_the_parts_that_failed(run):
     assert code == 1
     assert report.startswith("1 of 3 parts passed in ")
     assert report.splitlines()[0].endswith(" s; failed: breaks, dies")
-    for words in (
-        "GPU: a GPU of the future",
-        "## FAIL: breaks",
-        "RuntimeError: no kernel image",
-        "## pass: measures",
-        "17 rows a second",
-        "## FAIL: dies",
-        "exit status 7",
-    ):
-        assert words in report
+    words = ["GPU: a GPU of the future", "RuntimeError: no kernel image", "17 rows a second"]
+    words += ["## FAIL: breaks", "## pass: measures", "## FAIL: dies", "exit status 7"]
+    assert [found for found in words if found not in report] == []
     code, report = run({"a": ""})
     assert code == 0
     assert report.startswith("1 of 1 parts passed in ")
@@ -94,31 +86,3 @@ def test_each_part_and_all_together_have_a_limit(run):
     assert code == 1
     assert "so far so good\ntimed out after 0.4 s\n" in report
     assert "## FAIL: 49 (0 s)\n\n```text\nno time was left\n" in report
-
-
-def test_figures_are_in_the_report_and_in_a_file(run, gpu_check, tmp_path, capfd):
-    gpu_check.tell({"step, ms": 0.25})
-    line = capfd.readouterr().out.strip()
-    parts = {
-        "measures": f"print({line!r}); print('done')",
-        "breaks": f"print({line!r}); assert False",
-    }
-    path = tmp_path / "figures.json"
-    _, report = run(parts, ["--json", str(path)])
-    assert "```text\ndone\nstep, ms 0.25\n```" in report
-    assert gpu_check.FIGURES not in report
-    record = json.loads(path.read_text())
-    assert record["summary"] == report.splitlines()[0]
-    assert record["machine"]["GPU"] == "a GPU of the future"
-    assert {"CUDA", "driver and memory", "torch"} <= record["machine"].keys()
-    for name, passed in (("measures", True), ("breaks", False)):
-        assert record["parts"][name]["figures"] == {"step, ms": 0.25}
-        assert record["parts"][name]["passed"] is passed
-
-
-def test_kernels_are_counted_without_copies_and_fills(gpu_check):
-    kinds = ["kernel", "gpu_memcpy", "kernel", "gpu_memset", "cuda_runtime"]
-    trace = [{"cat": kind} for kind in kinds] + [{"name": "process_name"}]
-    assert gpu_check._n_kernels(trace) == 2
-    with pytest.raises(AssertionError, match="no kernel"):
-        gpu_check._n_kernels(trace[1:2])

@@ -88,15 +88,6 @@ def test_imports_run_down(module):
     assert not private
 
 
-def test_there_is_no_circle_in_a_folder():
-    remaining = {module: imports(module)[0] for module in MODULES}
-    while remaining:
-        leaves = [module for module, ours in remaining.items() if not ours & remaining.keys()]
-        assert leaves, f"a circle among {sorted(remaining)}"
-        for module in leaves:
-            del remaining[module]
-
-
 IMPORT = """
 import json, sys, threading
 import torch, sklearn, numpy, scipy, joblib

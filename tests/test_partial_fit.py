@@ -5,11 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
-import skops.io
-from scipy import sparse
 
-import skmvae
-from skmvae import SKOPS_TRUSTED, DivergenceError
+from skmvae import DivergenceError
 
 
 def assert_same(found, expected):
@@ -19,22 +16,10 @@ def assert_same(found, expected):
     assert found.history_["loss"] == expected.history_["loss"]
 
 
-def through_skops(mvae, path):
-    skops.io.dump(mvae, path)
-    return skops.io.load(path, trusted=SKOPS_TRUSTED)
-
-
-def through_model_file(mvae, path):
-    mvae.save(path)
-    return skmvae.load(path)
-
-
 WAYS = {
     "at once": lambda mvae, path: mvae,
     "deepcopy": lambda mvae, path: copy.deepcopy(mvae),
     "pickle": lambda mvae, path: pickle.loads(pickle.dumps(mvae)),
-    "skops": through_skops,
-    "model file": through_model_file,
 }
 
 
@@ -60,16 +45,6 @@ def test_the_first_chunk_sets_units_and_columns(make_small, digits):
     assert mvae.n_iter_ == 4
     with pytest.raises(ValueError, match="9 features"):
         mvae.partial_fit(X[:, 1:])
-
-
-@pytest.mark.cpu
-def test_sparse_chunks_are_those_of_dense_rows(make_small, digits):
-    X, _ = digits
-    found, expected = make_small(), make_small()
-    for chunk in np.split(X, 2):
-        found.partial_fit(sparse.csr_array(chunk))
-        expected.partial_fit(chunk)
-    assert_same(found, expected)
 
 
 @pytest.mark.cpu

@@ -1,57 +1,18 @@
 """A file is the old one or the new one, whatever happens while it is written."""
 
 import os
-import signal
 import stat
-import subprocess
-import sys
 
 import pytest
 
-from skmvae._files import writing
 from skmvae._files.writing import write_whole
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and modes")
-
-# A writer that stops at fsync, the last call before the file takes its place. It reads the one
-# module that it needs, so that it starts at once.
-WRITER = """
-import importlib.util, os, signal, sys
-from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore Ctrl-C
-spec = importlib.util.spec_from_file_location("writing", sys.argv[1])
-writing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(writing)
-fsync = os.fsync
-def stop(descriptor):
-    fsync(descriptor)
-    os.fsync = fsync
-    print("written", flush=True)
-    sys.stdin.readline()
-os.fsync = stop
-writing.write_whole(Path(sys.argv[2]), b"of the other")
-print("done", flush=True)
-"""
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "file"
-
-
-@pytest.fixture
-def other_writer(path):
-    """Start another process, which has written all to a temporary file beside ``path``."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, writing.__file__, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "written\n", process.stderr.read()
-        yield process
-        process.kill()
 
 
 def names(path):
@@ -116,24 +77,16 @@ def test_what_cannot_be_replaced_is_left_alone(tmp_path, place):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_ctrl_c_leaves_what_was_there(path, other_writer):
+def test_ctrl_c_leaves_what_was_there(path, monkeypatch):
+    """All is in the temporary file. faults/test_kill.py kills processes that write."""
+
+    def pressed(descriptor):
+        assert len(names(path)) == 2
+        raise KeyboardInterrupt
+
     path.write_bytes(b"old")
-    assert len(names(path)) == 2
-    other_writer.send_signal(signal.SIGINT)
-    _, errors = other_writer.communicate(timeout=60)
-    assert errors.endswith("KeyboardInterrupt\n")
+    monkeypatch.setattr(os, "fsync", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"new")
     assert names(path) == ["file"]
     assert path.read_bytes() == b"old"
-
-
-def test_what_a_killed_writer_leaves_is_harmless(path, other_writer):
-    path.write_bytes(b"old")
-    other_writer.kill()
-    other_writer.wait()
-    assert path.read_bytes() == b"old"
-    (left,) = {*names(path)} - {"file"}
-    assert left.startswith(".skmvae-")
-    assert len(left) == 24
-    write_whole(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert names(path) == [left, "file"]

@@ -43,10 +43,29 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Runs no code and takes no more memory than the file is long, whatever is in it.
     """
     check_safetensors()
-    from safetensors import SafetensorError, safe_open
+    while True:
+        version = _version(path)
+        try:
+            return _read(path)
+        except ValueError:
+            # safetensors opens the path twice, for the names and for the numbers, and another
+            # process may put a new file there in between.
+            if _version(path) == version:
+                raise
 
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """What differs between a file and the one that replaces it."""
     if not path.is_file():  # so that the message is not safetensors' own
         raise FileNotFoundError(f"There is no file {path}.")
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the values of the file, if the checksum in it is theirs."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         # Read as torch's tensors: for NumPy, safetensors copies what it reads.
         with safe_open(path, framework="pt", device="cpu") as file:

@@ -87,14 +87,8 @@ def saved_epochs(folder):
 
 # The first stops early after eight epochs; at so high a rate the best of them is an early one.
 FITS = {
-    "stops early": {
-        "max_iter": 30,
-        "early_stopping": True,
-        "n_iter_no_change": 7,
-        "tol": 1e9,
-        "learning_rate": 0.5,
-        "learning_rate_schedule": "constant",
-    },
+    "stops early": {"max_iter": 30, "early_stopping": True, "n_iter_no_change": 7, "tol": 1e9}
+    | {"learning_rate": 0.5, "learning_rate_schedule": "constant"},
     "all rows": {"max_iter": 8},
 }
 N_EPOCHS = {"stops early": 8, "all rows": 8, "search": 15}

@@ -1,10 +1,8 @@
-"""Disks that are full or read-only: save raises and loses nothing, a fit warns once and goes on."""
+"""Full disks and useless folders: save raises and loses nothing, a fit warns once and goes on."""
 
 import contextlib
 import functools
 import math
-import os
-from pathlib import Path
 
 import pytest
 from jobs import FEW_ROWS, contents, differences, fit_beside
@@ -42,19 +40,6 @@ def disk_with(n_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.fixture
-def read_only(tmp_path):
-    """Return a folder that nobody can write to; root can write to any that was made here."""
-    if os.geteuid() == 0:
-        if not Path("/sys/kernel").is_dir():
-            pytest.skip("root can write everywhere")
-        yield Path("/sys")
-        return
-    tmp_path.chmod(0o555)
-    yield tmp_path
-    tmp_path.chmod(0o755)
-
-
 @pytest.mark.parametrize("space", [0, 4096])
 def test_save_without_space_leaves_the_old_file_and_nothing_else(space, model, tmp_path):
     path, old = tmp_path / "model", make(random_state=1).fit(FEW_ROWS)
@@ -67,11 +52,6 @@ def test_save_without_space_leaves_the_old_file_and_nothing_else(space, model, t
     assert differences(contents(skmvae.load(path)), contents(old)) == []
     model.save(path)
     assert differences(contents(skmvae.load(path)), contents(model)) == []
-
-
-def test_save_in_a_read_only_folder_raises(model, read_only):
-    with pytest.raises(OSError, match=r"Permission denied|Read-only file system"):
-        model.save(read_only / "model")
 
 
 def test_a_fit_on_a_full_disk_goes_on_and_writes_when_there_is_space_again(
@@ -96,11 +76,11 @@ def test_a_fit_on_a_full_disk_goes_on_and_writes_when_there_is_space_again(
     assert found.history_ == mvae.history_, "it was fitted again"
 
 
-@pytest.mark.parametrize("place", ["read-only", "a file", "below a file"])
-def test_a_fit_that_cannot_write_to_its_folder_goes_on(place, model, read_only, tmp_path_factory):
-    file = tmp_path_factory.mktemp("place") / "file"
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_a_fit_that_cannot_write_to_its_folder_goes_on(place, model, tmp_path):
+    file = tmp_path / "file"
     file.write_bytes(b"mine")
-    folder = {"read-only": read_only / "new", "a file": file, "below a file": file / "new"}[place]
+    folder = {"a file": file, "below a file": file / "new"}[place]
     mvae, (message,) = fit_beside(folder, max_iter=4)
     assert message.startswith("A checkpoint cannot be written, and fit goes on without: ")
     assert differences(contents(mvae), contents(model)) == []

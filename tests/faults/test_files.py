@@ -28,9 +28,6 @@ FLIPS = int(os.environ.get("SKMVAE_FLIPS", "20"))
 
 pytestmark = [pytest.mark.cpu, pytest.mark.usefixtures("one_thread")]
 
-ENDING = "model.safetensors"
-
-
 make = functools.partial(small_estimator, max_iter=1)
 
 
@@ -58,7 +55,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / ENDING
+    return tmp_path / "model.safetensors"
 
 
 @pytest.fixture
@@ -228,12 +225,8 @@ CRAFTED = {
     "wrong moment": (array(MOMENT, lambda a: a[:, :4]), "exp_avg/encoder"),
     "later format": (at("about", "format_version", value=2), "format version 2, and skmvae"),
     "unknown parameter": (at("parameters", "zzz", value=1), "does not know: zzz"),
-    "missing parameter": (lambda arrays, values: values["parameters"].pop("beta"), "beta"),
-    "list of parameters": (at("parameters", value=[1]), "cannot be loaded"),
     "text of steps": (at("training", "steps", value="x"), "steps"),
     "huge layer": (at(*HIDDEN, value=[2**40]), "encoder.layers.0.weight"),
-    "huge codes": (at("network", "latent_dim", value=10**30), ENDING),
-    "many layers": (at(*HIDDEN, value=1000 * [1]), "lacks"),
     "deep lists": (at("more", value=Verbatim(100_000 * "[")), "not JSON"),
     "no number": (at("parameters", "beta", value=math.nan), "not JSON"),
 }
@@ -247,7 +240,6 @@ def test_a_model_file_with_wrong_content_is_refused(change, says, path, model_by
 
 CRAFTED_CHECKPOINTS = {
     "later format": at("about", "format_version", value=2),
-    "no training": lambda arrays, values: values.pop("training"),
     "text of seed": at("training", "seed", value="x"),
     "wrong weights": array("weights/encoder.layers.0.weight", lambda a: a[:, :4]),
 }
@@ -274,14 +266,11 @@ def one(body=bytes(8), **changes):
 
 
 HOSTILE = {
-    "nothing": b"",
-    "noise": np.random.default_rng(0).bytes(10_000),
     "huge header": (2**62).to_bytes(8, "little") + b"{}",
     "deep header": raw(b'{"a":' + 10**6 * b"["),
     "lone surrogate": raw(b'{"__metadata__":{"a":"\\ud800"}}'),
     "no checksum": one(),
     "overflowing shape": one(shape=[2**62, 2**62]),
-    "huge empty shape": one(b"", shape=[2**62, 0], data_offsets=[0, 0]),
     "bfloat16": one(bytes(4), dtype="BF16", data_offsets=[0, 4]),
 }
 

@@ -43,12 +43,7 @@ def save(path, sources, times):
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [
-        ("stops early", signal.SIGKILL),
-        ("all rows", signal.SIGKILL),
-        ("search", signal.SIGKILL),
-        ("all rows", signal.SIGTERM),
-    ],
+    [*((kind, signal.SIGKILL) for kind in jobs.N_EPOCHS), ("all rows", signal.SIGTERM)],
 )
 def test_what_was_killed_twice_goes_on_and_ends_with_the_same_bits(
     start, rng, tmp_path, kind, number

@@ -6,8 +6,6 @@ Rows may also be in a file: a memory map, which is read one batch at a time.
 
 import functools
 import gc
-import os
-import signal
 import warnings
 import weakref
 from pathlib import Path
@@ -20,7 +18,6 @@ from jobs import contents, differences
 from networks import small_estimator
 from scipy import sparse
 
-import skmvae
 from skmvae.architectures import MLP
 
 resource = pytest.importorskip("resource")
@@ -172,52 +169,3 @@ def test_out_of_memory_at_rest_says_once_what_helps(hungry, digits, monkeypatch,
     with pytest.raises(torch.OutOfMemoryError, match="set_params\\(device='cpu'\\)") as raised:
         getattr(hungry, method)(digits[0][:100])
     assert str(raised.value).count("torch says") == 1
-
-
-# Memory maps.
-
-
-def replace(path):
-    other = path.with_name("other.npy")
-    np.save(other, np.zeros_like(np.load(path)))
-    other.replace(path)
-
-
-def cut(path):
-    """Shorten the file, after a model was saved."""
-    small().fit(np.eye(9)).save(path.with_name("model"))
-    os.truncate(path, 4096)
-
-
-CHANGES = {"nothing": lambda path: None, "delete": Path.unlink, "replace": replace, "cut": cut}
-
-
-def fit_while(path, what):
-    """Change the file of a memory map as soon as training begins."""
-    path = Path(path)
-    X = np.load(path, mmap_mode="r")
-    change = functools.cache(lambda: CHANGES[what](path))
-
-    class Vanishing(MLP):
-        def build(self, n_features, latent_dim, k):
-            encoder, decoder = super().build(n_features, latent_dim, k)
-            encoder.register_forward_pre_hook(lambda *_: change() if encoder.training else None)
-            return encoder, decoder
-
-    mvae = small(architecture=Vanishing((8,)), max_iter=2).fit(X)
-    assert change.cache_info().currsize == 1
-    return {"codes": mvae.transform(np.eye(200))}
-
-
-@pytest.mark.parametrize("what", ["delete", "replace", "cut"])
-def test_a_memory_map_whose_file_changes(start, tmp_path, what):
-    """A file that is cut ends the process, as it would any program; saved files are whole."""
-    path = tmp_path / "rows.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(2000, 200)))
-    expected = start(fit_while, path=str(path), what="nothing").result()
-    job = start(fit_while, path=str(path), what=what)
-    if what == "cut":
-        assert job.exit_code() == -signal.SIGBUS
-        assert skmvae.load(path.with_name("model")).transform(np.eye(9)).shape == (9, 4)
-    else:
-        np.testing.assert_array_equal(job.result()["codes"], expected["codes"])

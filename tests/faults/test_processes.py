@@ -6,7 +6,6 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed, parallel_config
 from networks import small_estimator
 
 from skmvae import MVAETransformer
@@ -38,20 +37,6 @@ def test_a_spawned_process_can_fit():
     """The ranks of test_ranks come from a forkserver."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_same_model(pool.apply_async(fit_few).get(120), fit_few())
-
-
-def fit_in_threads(seeds):
-    """Fit in threads of a worker process."""
-    return Parallel(n_jobs=2, backend="threading")(delayed(fit_few)(seed) for seed in seeds)
-
-
-def test_loky_workers_can_fit_in_threads_of_their_own():
-    work = (delayed(fit_in_threads)(seeds) for seeds in ([0, 1], [2, 3]))
-    # test_randomness uses the same workers.
-    with parallel_config("loky", inner_max_num_threads=torch.get_num_threads()):
-        found = [codes for both in Parallel(n_jobs=2)(work) for codes in both]
-    for seed in range(4):
-        assert_same_model(found[seed], fit_few(seed))
 
 
 # Jobs that fork.

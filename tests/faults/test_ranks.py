@@ -3,19 +3,15 @@
 import builtins
 import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 from networks import small_estimator
-from processes import DEADLINE, start, values
+from processes import start, values
 from sklearn.datasets import load_digits
 
 import skmvae.distributed
@@ -107,82 +103,20 @@ def kept(say, rank, size, folder):
     return joblib.hash(mvae._state.arrays), mvae.history_["loss"], len(lines)
 
 
-def until(ranks, epoch):
-    while not ranks[0].says().startswith(f"epoch {epoch}/"):
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
+    for name in ("whole", "cut", "again"):
+        (tmp_path / name).mkdir()
+    folder = tmp_path / "checkpoints"
+    (digest, losses, _), _ = values(kept, 2, tmp_path / "whole", 2, None)
+    ranks = start(kept, 2, tmp_path / "cut", 2, folder)
+    while not ranks[0].says().startswith("epoch 3/"):
         pass
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """Return the model of a fit of two ranks, and a folder where such a fit was killed."""
-    whole, cut, folder = (tmp_path_factory.mktemp(name) for name in ("whole", "cut", "folder"))
-    model = values(kept, 2, whole, 2, None)[0]
-    ranks = start(kept, 2, cut, 2, folder)
-    until(ranks, 3)
     os.kill(ranks[1].process.pid, signal.SIGKILL)
     first, second = (rank.outcome() for rank in ranks)
     assert "Another rank has failed" in str(first.error)
     assert second.value is None
-    return model, folder
-
-
-def copied(killed, tmp_path):
-    model, folder = killed
-    return model, shutil.copytree(folder, tmp_path / "checkpoints")
-
-
-def test_a_killed_fit_goes_on_to_the_same_bits(killed, tmp_path):
-    (digest, losses, _), folder = copied(killed, tmp_path)
     for found in values(kept, 2, tmp_path, 2, folder):
         assert found[:2] == (digest, losses)
         assert found[2] <= 4
-    (tmp_path / "meeting").unlink(missing_ok=True)  # torch takes it away, mostly
-    for found in values(kept, 2, tmp_path, 2, folder):  # it is found whole
+    for found in values(kept, 2, tmp_path / "again", 2, folder):  # it is found whole
         assert found == (digest, losses, 0)
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_killed_fit_goes_on_with_another_number_of_ranks(size, killed, tmp_path):
-    (_, losses, _), folder = copied(killed, tmp_path)
-    found = values(kept, size, tmp_path, size, folder)
-    assert len({(digest, *own) for digest, own, _ in found}) == 1
-    _, own, n_epochs = found[0]
-    assert 3 <= n_epochs <= 4
-    assert own[:2] == losses[:2]
-    np.testing.assert_allclose(own[-1], losses[-1], rtol=0.05)
-
-
-JOB = """
-import os, signal, sys
-import joblib, torch, torch.distributed as dist
-torch.set_num_threads(1)
-dist.init_process_group("gloo")
-sys.path[:0] = [{tests!r}, {faults!r}]
-import test_ranks
-attempt, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), dist.get_rank()
-def say(line):
-    if attempt == 0 and line.startswith("epoch 3/"):
-        os.kill(os.getpid(), signal.SIGKILL)
-digest, _, _ = test_ranks.kept(say, rank, 2, {folder!r})
-open({found!r} + str(rank), "w").write(f"{{attempt}} {{digest}}")
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.skipif("SKMVAE_TRIALS" not in os.environ, reason="half a minute: in long runs alone")
-def test_torchrun_starts_again_where_it_was(killed, tmp_path):
-    digest = killed[0][0]
-    here = Path(__file__)
-    paths = {"tests": str(here.parents[1]), "faults": str(here.parent)}
-    job = tmp_path / "job.py"
-    found = str(tmp_path / "found")
-    job.write_text(JOB.format(folder=str(tmp_path / "checkpoints"), found=found, **paths))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "--max-restarts", "1", str(job)]
-    # Else ranks that are started again may find the addresses of those before (torch 2.13).
-    environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert [Path(found + rank).read_text() for rank in "01"] == [f"1 {digest}"] * 2
