@@ -140,6 +140,18 @@ def test_rows_do_not_depend_on_each_other_at_inference(dtype, fitted_conv, digit
     assert_same_to_rounding(fitted_conv.inverse_transform(codes[7:9]), together[7:9])
 
 
+def test_warm_start_continues_the_running_statistics(digits):
+    conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
+    how = {"max_iter": 1, "batch_size": 128, "learning_rate": 1e-30, "warm_start": True}
+    mvae = MVAETransformer(k=2, architecture=conv, random_state=0, **how).fit(digits[0])
+    name = "encoder.stack.norms.0.variance"
+    first = mvae._state.arrays[name]
+    second = mvae.fit(digits[0])._state.arrays[name]
+    # From 1 towards the variance of the activations, a tenth of the rest in each minibatch.
+    progress = (1.0 - second) / (1.0 - first)
+    np.testing.assert_allclose(progress, (1 - 0.9**8) / (1 - 0.9**4), rtol=0.1)
+
+
 @pytest.mark.parametrize(("batch_size", "precision"), [(1, "float32"), (32, "bfloat16")])
 def test_any_batch_size_and_precision(batch_size, precision, digits):
     conv = Conv((1, 8, 8), channels=(4, 4, 4), strides=(2, 2, 2))  # down to 1 x 1
