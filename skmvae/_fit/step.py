@@ -318,7 +318,7 @@ class _TermsLog:
             terms = ", ".join(np.array(ObjectiveTerms._fields)[failed[batch]])
             raise DivergenceError(
                 f"Training diverged: {terms} became non-finite in {where}, batch {batch + 1}. "
-                "Lower learning_rate, or beta if it is large, or look for outliers in X "
-                "(sklearn.preprocessing.StandardScaler or RobustScaler)."
+                "Lower learning_rate, or beta or neighbor_weight if it is large, or look for "
+                "outliers in X (sklearn.preprocessing.StandardScaler or RobustScaler)."
             )
         return ObjectiveTerms(*np.average(values, axis=0, weights=batch_sizes).tolist())
