@@ -58,6 +58,7 @@ html_sidebars = {
         "scale",
         "cluster",
         "deploy",
+        "reliability",
         "troubleshooting",
         "how_it_works",
         "paper",
