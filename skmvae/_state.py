@@ -52,8 +52,8 @@ class NetworkState:
         likelihood.load_state_dict(to_tensors(own))
         return likelihood.noise_variance(self.scale)
 
-    def in_units_of(self, previous: NetworkState) -> NetworkState:
-        """This state in the units of a previous fit; ValueError if that had another shape."""
+    def check_continues(self, previous: NetworkState) -> None:
+        """Raise ValueError if the network of a previous fit had another shape."""
         for name in ("latent_dim", "k", "likelihood", "architecture"):
             old, new = getattr(previous, name), getattr(self, name)
             if not _is_same(old, new):
@@ -62,7 +62,6 @@ class NetworkState:
                     f"{name}={new!r}. Set {name} back, or begin anew: call fit with "
                     "warm_start=False."
                 )
-        return replace(self, mean=previous.mean, scale=previous.scale)
 
     def with_parameters(self, tensors: Mapping[str, Tensor]) -> NetworkState:
         """This state with the ``state_dict`` of a network, as arrays of their own."""

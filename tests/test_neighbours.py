@@ -11,7 +11,7 @@ from skmvae import MVAETransformer
 from skmvae._model.minibatch import Minibatch
 from skmvae._model.neighbours import TEMPERATURE, info_nce
 from skmvae._rows import neighbours as graph
-from skmvae._rows.neighbours import Partners, find_partners
+from skmvae._rows.neighbours import NeighbourGraph, find_neighbours
 from skmvae._rows.scaled import ScaledRows
 
 CPU = torch.device("cpu")
@@ -39,12 +39,12 @@ def mutual_pairs(X, rows, n_neighbors):
 def test_partners_are_the_mutual_neighbours_among_the_training_rows(storage):
     X = np.random.default_rng(0).normal(size=(120, 6))
     training = np.arange(0, 120, 2)
-    partners = find_partners(rows_of(storage(X)), training, 4, seed=0)
+    partners = find_neighbours(rows_of(storage(X)), training, 4, seed=0)
     assert drawn(partners, 120) == mutual_pairs(X, training, 4)
 
 
 def test_every_mutual_neighbour_is_drawn_as_often():
-    partners = Partners(np.array([[1, -1, 2], [-1, -1, -1], [0, -1, -1]]))
+    partners = NeighbourGraph(np.array([[1, -1, 2], [-1, -1, -1], [0, -1, -1]]))
     rng = np.random.default_rng(0)
     draws = np.array([partners.draw(np.array([0, 1, 2]), rng) for _ in range(4000)])
     assert set(draws[:, 1]) == {1}
@@ -55,7 +55,7 @@ def test_every_mutual_neighbour_is_drawn_as_often():
 def test_many_rows_are_divided_into_groups(monkeypatch):
     monkeypatch.setattr(graph, "_GROUP_ROWS", 25)
     X = np.random.default_rng(0).normal(size=(100, 3))
-    partners = find_partners(rows_of(X), np.arange(100), 3, seed=0)
+    partners = find_neighbours(rows_of(X), np.arange(100), 3, seed=0)
     pairs = drawn(partners, 100)
     assert len(pairs) > 100
     assert len({i for i, _ in pairs}) > 80
@@ -65,14 +65,14 @@ def test_wide_rows_are_projected_to_principal_components():
     """Noise in hundreds of columns does not hide the neighbours in a few strong ones."""
     rng = np.random.default_rng(0)
     X = np.hstack([10 * rng.normal(size=(300, 3)), 0.05 * rng.normal(size=(300, 300))])
-    found = drawn(find_partners(rows_of(X), np.arange(300), 5, seed=0), 300)
+    found = drawn(find_neighbours(rows_of(X), np.arange(300), 5, seed=0), 300)
     expected = mutual_pairs(X[:, :3], np.arange(300), 5)
     assert len(found & expected) > 0.9 * len(expected)
 
 
 def test_the_same_seed_gives_the_same_graph():
     X = np.random.default_rng(0).normal(size=(200, 60))
-    first, second = (find_partners(rows_of(X), np.arange(200), 5, seed=3) for _ in range(2))
+    first, second = (find_neighbours(rows_of(X), np.arange(200), 5, seed=3) for _ in range(2))
     assert np.array_equal(first._neighbours, second._neighbours)
 
 
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_graph():
     ids=["one row", "two rows", "constant", "duplicates", "constant and wide"],
 )
 def test_few_and_equal_rows_have_partners_or_none(X):
-    partners = find_partners(rows_of(X), np.arange(len(X)), 10, seed=0)
+    partners = find_neighbours(rows_of(X), np.arange(len(X)), 10, seed=0)
     pairs = drawn(partners, len(X))
     assert all(0 <= j < len(X) for _, j in pairs)
     mvae = MVAETransformer(k=2, latent_dim=2, max_iter=2, neighbor_weight=0.1).fit(X)

@@ -17,7 +17,7 @@ from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
 from .._model.objective import Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
-from .._rows.neighbours import find_partners
+from .._rows.neighbours import find_neighbours
 from .._rows.scaled import ScaledRows
 from .._rows.statistics import mean_and_scale
 from .._runtime import draw_seed, gradients, make_generator
@@ -125,24 +125,24 @@ def fit(
     rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
     limits = LIKELIHOODS[settings.likelihood].SUPPORT
     scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
-    partners = None
+    neighbours = None
     if settings.objective.neighbor_weight > 0.0:
         own_seed = [training_seed, group.rank]
-        partners = find_partners(scaled, rows[0], settings.n_neighbors, own_seed)
+        neighbours = find_neighbours(scaled, rows[0], settings.n_neighbors, own_seed)
     trainer = Trainer(
         new_network(untrained, make_generator(network_seed, settings.device), settings.device),
         scaled,
         _training_settings(settings, sum(group.all_gather(len(rows[0])))),
         n_training=len(rows[0]),
         seed=training_seed,
-        partners=partners,
+        neighbours=neighbours,
         group=group,
     )
     if checkpoint is not None:
         observers = [*observers, checkpoint]
     loop = _Loop(trainer, untrained, (seed, split_seed), rows, settings, [*observers], group)
     interruption = loop.run(start)
-    result, late_interruption = uninterrupted(lambda: loop.result())
+    result, late_interruption = uninterrupted(loop.result)
     return result._replace(interruption=interruption or late_interruption)
 
 
@@ -260,7 +260,9 @@ def _untrained_state(
     X, settings: FitSettings, previous: PreviousFit | None, group: Group
 ) -> NetworkState:
     """The shapes and the units of the network to train: those of a previous fit, or new."""
-    if LIKELIHOODS[settings.likelihood].IS_SCALED:
+    if previous is not None:
+        mean, scale = previous.state.mean, previous.state.scale
+    elif LIKELIHOODS[settings.likelihood].IS_SCALED:
         mean, scale = mean_and_scale(X, group)
     else:
         mean, scale = np.zeros(X.shape[1]), 1.0
@@ -275,7 +277,9 @@ def _untrained_state(
         scale=scale,
         arrays={},
     )
-    return state if previous is None else state.in_units_of(previous.state)
+    if previous is not None:
+        state.check_continues(previous.state)
+    return state
 
 
 def _seeds(seed: int, previous: PreviousFit | None) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from .._distributed.slices import slices
 from .._model.minibatch import Minibatch
 from .._model.network import MixtureVAE
 from .._model.objective import Forward, Objective, ObjectiveTerms, Partners
-from .._rows.neighbours import Partners as PartnersOfRows
+from .._rows.neighbours import NeighbourGraph
 from .._rows.scaled import ScaledRows
 from .._runtime import make_generator, matrix_products, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
@@ -68,7 +68,7 @@ class Trainer:
         *,
         n_training: int,
         seed: int,
-        partners: PartnersOfRows | None = None,
+        neighbours: NeighbourGraph | None = None,
         group: Group = ALONE,
     ) -> None:
         self.network = network
@@ -87,8 +87,8 @@ class Trainer:
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
-        self._partners = partners
-        largest = min(settings.batch_size, len(rows)) * (1 if partners is None else 2)
+        self._neighbours = neighbours
+        largest = min(settings.batch_size, len(rows)) * (1 if neighbours is None else 2)
         self._batches = batches_of(rows, largest)
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
         self._graphed = (
@@ -107,10 +107,10 @@ class Trainer:
         self._learning_rates.clear()
         sizes = []
         partners = None
-        if self._partners is not None:
+        if self._neighbours is not None:
             # Draws that follow from the step's number need not be kept in a checkpoint.
             rng = np.random.default_rng([self._seed, self._group.rank, self._step_number])
-            partners = self._partners.draw(order, rng)
+            partners = self._neighbours.draw(order, rng)
         for inputs, minibatch in self._minibatches(order, partners):
             self._run_step(inputs, minibatch)
             sizes.append(minibatch.n_rows)

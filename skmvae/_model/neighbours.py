@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .minibatch import Minibatch
 
-# Similarities are cosines, divided by this. Between 0.35 and 0.7 it hardly matters.
+# Similarities are cosines, divided by this.
 TEMPERATURE = 0.5
 
 

@@ -24,8 +24,8 @@ _N_COMPONENTS, _PCA_ROWS = 50, 10_000
 _SECONDS_WORTH_A_LINE = 3.0
 
 
-class Partners:
-    """Rows with the neighbours that each may be paired with: (n, n_neighbors) of row numbers.
+class NeighbourGraph:
+    """The neighbours that each row may be paired with: (n, n_neighbors) of row numbers.
 
     A row without a neighbour is its own partner, which teaches nothing.
     """
@@ -44,9 +44,9 @@ class Partners:
         return np.where(counts > 0, self._neighbours[rows, np.minimum(chosen, counts - 1)], rows)
 
 
-def find_partners(
+def find_neighbours(
     rows: ScaledRows, training: np.ndarray, n_neighbors: int, seed: int | list[int]
-) -> Partners:
+) -> NeighbourGraph:
     """Pair rows that have each other among their ``n_neighbors`` nearest.
 
     Rows that are not in ``training`` are nobody's neighbours. The rows are divided at random into
@@ -62,7 +62,7 @@ def find_partners(
     neighbours = _mutual(nearest)
     if (seconds := time.perf_counter() - start) > _SECONDS_WORTH_A_LINE:
         logger.info("neighbours of %d rows found in %.0f s", len(training), seconds)
-    return Partners(neighbours)
+    return NeighbourGraph(neighbours)
 
 
 def _projected(rows: ScaledRows, training: np.ndarray, rng: np.random.Generator) -> Tensor:
