@@ -82,7 +82,7 @@ def cut(mvae, X, epochs, after):
 @pytest.mark.parametrize(
     "params",
     [
-        {"objective": "melbo", "early_stopping": True},
+        {"early_stopping": True, "n_iter_no_change": 4, "tol": 1e9, "max_iter": 6},  # stops at 5
         {"objective": "averaged", "learning_rate_schedule": "trapezoid"},
         {"objective": "clusters", "architecture": MLP((16,), dropout=0.2)},
         {"neighbor_weight": 0.1},
