@@ -68,7 +68,7 @@ def trained(kind, name, X, group, sizes, trainer_class=Trainer, n_epochs=2):
     )
     partners = Pairs(sizes) if weight else None
     trainer = trainer_class(
-        network, scaled, chosen, n_training=len(X), seed=3, partners=partners, group=group
+        network, scaled, chosen, n_training=len(X), seed=3, neighbours=partners, group=group
     )
     few = mock.patch.object(objective_module, "_GRAM_ROWS", 5)
     with few if kind == "few rows in dHSIC" else nullcontext():
