@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from skmvae import MVAETransformer
+from skmvae._model import neighbours as term
 from skmvae._model.minibatch import Minibatch
 from skmvae._model.neighbours import TEMPERATURE, info_nce
 from skmvae._rows import neighbours as graph
@@ -19,6 +20,15 @@ CPU = torch.device("cpu")
 
 def rows_of(X):
     return ScaledRows(X, 0.0, 1.0, CPU)
+
+
+def graph_of(X, n_neighbors, training=None, seed=0, report=print):
+    training = np.arange(X.shape[0]) if training is None else training
+    return find_neighbours(rows_of(X), training, n_neighbors, seed=seed, report=report)
+
+
+def pairs_of(partners):
+    return set(zip(*(numbers.tolist() for numbers in partners.pairs()), strict=True))
 
 
 def drawn(partners, n, n_draws=200):
@@ -39,12 +49,15 @@ def mutual_pairs(X, rows, n_neighbors):
 def test_partners_are_the_mutual_neighbours_among_the_training_rows(storage):
     X = np.random.default_rng(0).normal(size=(120, 6))
     training = np.arange(0, 120, 2)
-    partners = find_neighbours(rows_of(storage(X)), training, 4, seed=0)
-    assert drawn(partners, 120) == mutual_pairs(X, training, 4)
+    partners = graph_of(storage(X), 4, training)
+    assert pairs_of(partners) == mutual_pairs(X, training, 4)
+    assert drawn(partners, 120) == pairs_of(partners)
 
 
 def test_every_mutual_neighbour_is_drawn_as_often():
-    partners = NeighbourGraph(np.array([[1, -1, 2], [-1, -1, -1], [0, -1, -1]]))
+    partners = NeighbourGraph(
+        np.array([[1, 2, -1], [-1, -1, -1], [0, -1, -1]]), np.array([2, 0, 1])
+    )
     rng = np.random.default_rng(0)
     draws = np.array([partners.draw(np.array([0, 1, 2]), rng) for _ in range(4000)])
     assert set(draws[:, 1]) == {1}
@@ -54,26 +67,42 @@ def test_every_mutual_neighbour_is_drawn_as_often():
 
 def test_many_rows_are_divided_into_groups(monkeypatch):
     monkeypatch.setattr(graph, "_GROUP_ROWS", 25)
-    X = np.random.default_rng(0).normal(size=(100, 3))
-    partners = find_neighbours(rows_of(X), np.arange(100), 3, seed=0)
-    pairs = drawn(partners, 100)
+    monkeypatch.setattr(graph, "_STRETCH_ROWS", 4)
+    groups = list(graph._groups(102, np.random.default_rng(0)))
+    assert sorted(np.concatenate(groups)) == list(range(102))
+    assert max(len(group) for group in groups) <= 24
+    X = np.random.default_rng(0).normal(size=(102, 3))
+    pairs = pairs_of(graph_of(X, 3))
+    together = {(i, j) for group in groups for i in group for j in group}
     assert len(pairs) > 100
-    assert len({i for i, _ in pairs}) > 80
+    assert pairs <= together
+
+
+def test_a_long_search_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(graph, "_GROUP_ROWS", 40)
+    monkeypatch.setattr(graph, "_STRETCH_ROWS", 8)
+    X, lines = np.random.default_rng(0).normal(size=(120, 3)), []
+    graph_of(X, 3, report=lines.append)
+    assert lines == []
+    monkeypatch.setattr(graph, "_SECONDS_TO_FIRST_LINE", 0.0)
+    monkeypatch.setattr(graph, "_SECONDS_BETWEEN_LINES", 0.0)
+    graph_of(X, 3, report=lines.append)
+    assert lines[-1] == "neighbours of 120 of 120 rows found, 0 s left"
+    assert len(lines) == 3
 
 
 def test_wide_rows_are_projected_to_principal_components():
     """Noise in hundreds of columns does not hide the neighbours in a few strong ones."""
     rng = np.random.default_rng(0)
     X = np.hstack([10 * rng.normal(size=(300, 3)), 0.05 * rng.normal(size=(300, 300))])
-    found = drawn(find_neighbours(rows_of(X), np.arange(300), 5, seed=0), 300)
+    found = pairs_of(graph_of(X, 5))
     expected = mutual_pairs(X[:, :3], np.arange(300), 5)
     assert len(found & expected) > 0.9 * len(expected)
 
 
 def test_the_same_seed_gives_the_same_graph():
     X = np.random.default_rng(0).normal(size=(200, 60))
-    first, second = (find_neighbours(rows_of(X), np.arange(200), 5, seed=3) for _ in range(2))
-    assert np.array_equal(first._neighbours, second._neighbours)
+    assert pairs_of(graph_of(X, 5, seed=3)) == pairs_of(graph_of(X, 5, seed=3))
 
 
 @pytest.mark.parametrize(
@@ -88,16 +117,14 @@ def test_the_same_seed_gives_the_same_graph():
     ids=["one row", "two rows", "constant", "duplicates", "constant and wide"],
 )
 def test_few_and_equal_rows_have_partners_or_none(X):
-    partners = find_neighbours(rows_of(X), np.arange(len(X)), 10, seed=0)
-    pairs = drawn(partners, len(X))
-    assert all(0 <= j < len(X) for _, j in pairs)
+    assert all(0 <= j < len(X) and i != j for i, j in pairs_of(graph_of(X, 10)))
     mvae = MVAETransformer(k=2, latent_dim=2, max_iter=2, neighbor_weight=0.1).fit(X)
     assert np.isfinite(mvae.history_["neighbors"]).all()
 
 
-def slow_info_nce(mean, partner_mean, ids):
-    """The formula with loops."""
-    h, p = (m.transpose(0, 1).flatten(1) for m in (mean, partner_mean))
+def slow_info_nce(z, partner_z, ids, stride=1):
+    """The formula with loops; the negatives are every ``stride``-th row."""
+    h, p = (m.transpose(0, 1).flatten(1) for m in (z, partner_z))
     h, p = h / h.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)
     own, other = ids.tolist()
     rows = [i for i in range(len(h)) if own[i] != other[i]]
@@ -107,39 +134,40 @@ def slow_info_nce(mean, partner_mean, ids):
             (h[i], p, own[i], other),
             (p[i], h, other[i], own),
         ):
-            allowed = [j for j in rows if j == i or numbers[j] != number]
+            negatives = [j for j in rows if j % stride == 0 and numbers[j] != number and j != i]
+            allowed = [i, *negatives]
             scores = torch.stack([anchor @ candidates[j] / TEMPERATURE for j in allowed])
-            total = total - 0.5 * torch.log_softmax(scores, 0)[allowed.index(i)]
+            total = total - 0.5 * torch.log_softmax(scores, 0)[0]
     return total / max(len(rows), 1)
 
 
 def case(n=9):
-    mean, partner_mean = random(3, n, 2).requires_grad_(), random(3, n, 2, seed=1).requires_grad_()
+    z, partner_z = random(3, n, 2).requires_grad_(), random(3, n, 2, seed=1).requires_grad_()
     # Row 2 has no partner; 0 and 1 are each other's; 5 is the partner of two.
     ids = torch.tensor([[*range(n)], [1, 0, 2, 5, 5, 20, 3, 30, 31][:n]])
-    return mean, partner_mean, ids
+    return z, partner_z, ids
 
 
 def test_info_nce_and_its_gradient_are_those_of_loops():
-    mean, partner_mean, ids = case()
-    found = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
-    expected = slow_info_nce(mean, partner_mean, ids)
+    z, partner_z, ids = case()
+    found = info_nce(z, partner_z, ids, Minibatch.whole(9))
+    expected = slow_info_nce(z, partner_z, ids)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for one, other in zip(
-        torch.autograd.grad(found, (mean, partner_mean)),
-        torch.autograd.grad(expected, (mean, partner_mean)),
+        torch.autograd.grad(found, (z, partner_z)),
+        torch.autograd.grad(expected, (z, partner_z)),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_info_nce_does_not_depend_on_the_order_of_rows_and_components():
-    mean, partner_mean, ids = case()
-    expected = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
+    z, partner_z, ids = case()
+    expected = info_nce(z, partner_z, ids, Minibatch.whole(9))
     rows, components = torch.randperm(9, generator=generator()), [2, 0, 1]
     found = info_nce(
-        mean[components][:, rows],
-        partner_mean[components][:, rows],
+        z[components][:, rows],
+        partner_z[components][:, rows],
         ids[:, rows],
         Minibatch.whole(9),
     )
@@ -147,34 +175,44 @@ def test_info_nce_does_not_depend_on_the_order_of_rows_and_components():
 
 
 def test_info_nce_is_zero_without_pairs():
-    mean, partner_mean, _ = case()
-    found = info_nce(mean, partner_mean, torch.arange(9).expand(2, 9), Minibatch.whole(9))
+    z, partner_z, _ = case()
+    found = info_nce(z, partner_z, torch.arange(9).expand(2, 9), Minibatch.whole(9))
     assert found.item() == 0.0
-    for gradient in torch.autograd.grad(found, (mean, partner_mean)):
+    for gradient in torch.autograd.grad(found, (z, partner_z)):
         assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-def test_slices_add_up_to_the_whole():
-    """Each process has its own rows as anchors, and the rows of all as candidates."""
-    mean, partner_mean, ids = case()
-    whole = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
-    sizes, starts, total = (4, 5), (0, 4), 0.0
-    everything = torch.stack(
-        [m.transpose(0, 1).flatten(1) for m in (mean.detach(), partner_mean.detach())]
-    )
-    everything = torch.nn.functional.normalize(everything, dim=2)
-    for start, size in zip(starts, sizes, strict=True):
+def test_negatives_of_a_large_minibatch_are_some_of_its_rows(monkeypatch):
+    monkeypatch.setattr(term, "_MOST_NEGATIVES", 4)
+    z, partner_z, ids = case()
+    found = info_nce(z, partner_z, ids, Minibatch.whole(9))
+    expected = slow_info_nce(z, partner_z, ids, stride=3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
-        def all_reduce(padded):
-            return ids if padded.dtype == torch.int64 else everything
 
-        part = Minibatch(9, start, size, 2, all_reduce)
-        total += info_nce(
-            mean[:, start : start + size],
-            partner_mean[:, start : start + size],
-            ids[:, start : start + size],
-            part,
-        ).item()
+@pytest.mark.parametrize("most", [4, 512])
+def test_slices_add_up_to_the_whole(monkeypatch, most):
+    """Each process has its own rows as anchors, and rows of all as candidates."""
+    monkeypatch.setattr(term, "_MOST_NEGATIVES", most)
+    z, partner_z, ids = case()
+    whole = info_nce(z, partner_z, ids, Minibatch.whole(9))
+    sums = []  # of what all slices hand over, call by call
+
+    def value(start, size, hand_over):
+        rows = slice(start, start + size)
+        calls = iter(range(9))
+        part = Minibatch(9, start, size, 2, lambda own: hand_over(next(calls), own))
+        return info_nce(z[:, rows], partner_z[:, rows], ids[:, rows], part).item()
+
+    def add(call, own):
+        if call == len(sums):
+            sums.append(torch.zeros_like(own))
+        sums[call] += own.detach()
+        return own
+
+    for slice_of in ((0, 4), (4, 5)):
+        value(*slice_of, add)
+    total = sum(value(*slice_of, lambda call, _: sums[call]) for slice_of in ((0, 4), (4, 5)))
     assert total == pytest.approx(whole.item(), rel=1e-12)
 
 

@@ -73,6 +73,9 @@ class Checkpoint:
             return state
         return None
 
+    def report(self, line: str) -> None:
+        pass
+
     def begin_epoch(self) -> None:
         pass
 

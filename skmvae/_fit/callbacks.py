@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._state import Epoch, Trained
+from .observers import Observer
 
 __all__ = ["CallbackSupportMixin", "FitTask", "with_callbacks", "without_callbacks"]
 
@@ -40,7 +41,7 @@ def without_callbacks(attributes: dict) -> dict:
     return {name: value for name, value in attributes.items() if name not in _ATTACHED}
 
 
-class FitTask:
+class FitTask(Observer):
     """An observer that tells callbacks of a fit and its epochs, each of which is a task to them.
 
     ``attributes`` makes those of the estimator if the fit stopped at the end of an epoch.

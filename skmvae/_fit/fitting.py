@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -125,10 +126,16 @@ def fit(
     rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
     limits = LIKELIHOODS[settings.likelihood].SUPPORT
     scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
+    observers = [*observers] if checkpoint is None else [*observers, checkpoint]
     neighbours = None
     if settings.objective.neighbor_weight > 0.0:
-        own_seed = [training_seed, group.rank]
-        neighbours = find_neighbours(scaled, rows[0], settings.n_neighbors, own_seed)
+        neighbours = find_neighbours(
+            scaled,
+            rows[0],
+            settings.n_neighbors,
+            seed=[training_seed, group.rank],
+            report=partial(_report, observers),
+        )
     trainer = Trainer(
         new_network(untrained, make_generator(network_seed, settings.device), settings.device),
         scaled,
@@ -138,9 +145,7 @@ def fit(
         neighbours=neighbours,
         group=group,
     )
-    if checkpoint is not None:
-        observers = [*observers, checkpoint]
-    loop = _Loop(trainer, untrained, (seed, split_seed), rows, settings, [*observers], group)
+    loop = _Loop(trainer, untrained, (seed, split_seed), rows, settings, observers, group)
     interruption = loop.run(start)
     result, late_interruption = uninterrupted(loop.result)
     return result._replace(interruption=interruption or late_interruption)
@@ -254,6 +259,11 @@ class _Loop:
             state = state.with_part("best", to_arrays(progress.parameters))
             values["best_loss"] = progress.best_loss
         return state.with_values(progress=values, seed=self._seed)
+
+
+def _report(observers: list[Observer], line: str) -> None:
+    for observer in observers:
+        observer.report(line)
 
 
 def _untrained_state(

@@ -13,33 +13,35 @@ logger = logging.getLogger("skmvae")
 class Observer(Protocol):
     """Hears of a fit. What one raises ends the fit, without a call of ``end_fit``."""
 
-    def begin_epoch(self) -> None: ...
+    def report(self, line: str) -> None:
+        """Hear how far work that takes long has come before the first epoch."""
+        return
+
+    def begin_epoch(self) -> None:
+        return None
 
     def end_epoch(self, epoch: Epoch) -> bool:
         """Return whether the fit has to stop here."""
 
-    def end_fit(self, epoch: Epoch) -> None: ...
+    def end_fit(self, epoch: Epoch) -> None:
+        return None
 
 
-class Reporter:
+class Reporter(Observer):
     """Reports one line an epoch, to the log if somebody listens and to the screen otherwise."""
 
     def __init__(self, max_iter: int) -> None:
         self._max_iter = max_iter
 
-    def begin_epoch(self) -> None:
-        pass
-
-    def end_epoch(self, epoch: Epoch) -> bool:
-        line = self._line(epoch.records)
+    def report(self, line: str) -> None:
         if _is_heard(logger):
             logger.info(line)
         else:
             print(line, flush=True)
-        return False
 
-    def end_fit(self, epoch: Epoch) -> None:
-        pass
+    def end_epoch(self, epoch: Epoch) -> bool:
+        self.report(self._line(epoch.records))
+        return False
 
     def _line(self, records: tuple[Record, ...]) -> str:
         record, n_epochs = records[-1], len(records)

@@ -31,6 +31,14 @@ class Posterior(NamedTuple):
         """E[w], (K, B)."""
         return self.concentration.T
 
+    def split(self, size: int) -> tuple[Posterior, Posterior]:
+        """The posteriors of the first ``size`` rows and of the others."""
+        first, others = (
+            Posterior(self.mean[:, rows], self.std[:, rows], self.concentration[rows])
+            for rows in (slice(size), slice(size, None))
+        )
+        return first, others
+
     def draw(self, generator: torch.Generator) -> Tensor:
         """z_k of every component, (K, B, d)."""
         return draw_normal(self.mean, self.std, generator)
