@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from skmvae import metrics
 from skmvae._model.dhsic import centred, dhsic_of_means, rbf_grams
-from skmvae.metrics import dhsic_score, effective_components, inception_score, reconstruction_error
+from skmvae.metrics import (
+    dhsic_score,
+    effective_components,
+    inception_score,
+    neighbor_purity,
+    reconstruction_error,
+)
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]])
 
@@ -87,3 +94,21 @@ def test_effective_components():
     for bad in ([-1.0, 2.0], [0.0, 0.0], [[0.5, 0.5]]):
         with pytest.raises(ValueError, match="weights must be one number >= 0"):
             effective_components(bad)
+
+
+def test_neighbor_purity_is_the_share_of_equal_labels_among_mutual_neighbours():
+    X, y = np.array([[0.0], [0.1], [0.3], [5.0], [5.2]]), np.array(["a", "a", "b", "c", "c"])
+    # With one neighbour 0 and 1 have each other, and 3 and 4.
+    assert neighbor_purity(X, y, n_neighbors=1) == 1.0
+    # With two also 0 and 2, 1 and 2, whose labels differ.
+    assert neighbor_purity(X, y, n_neighbors=2) == pytest.approx(2 / 4)
+    assert neighbor_purity(sparse.csr_array(X), y, n_neighbors=2) == pytest.approx(2 / 4)
+
+
+def test_neighbor_purity_of_one_row_is_nan():
+    assert np.isnan(neighbor_purity([[1.0, 2.0]], [0]))
+
+
+def test_neighbor_purity_refuses_labels_of_other_rows():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        neighbor_purity(np.eye(3), [0, 1])

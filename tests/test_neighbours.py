@@ -122,52 +122,50 @@ def test_few_and_equal_rows_have_partners_or_none(X):
     assert np.isfinite(mvae.history_["neighbors"]).all()
 
 
-def slow_info_nce(z, partner_z, ids, stride=1):
+def slow_info_nce(mean, partner_mean, ids, stride=1):
     """The formula with loops; the negatives are every ``stride``-th row."""
-    h, p = (m.transpose(0, 1).flatten(1) for m in (z, partner_z))
-    h, p = h / h.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)
     own, other = ids.tolist()
-    rows = [i for i in range(len(h)) if own[i] != other[i]]
-    total = 0.0
-    for i in rows:
-        for anchor, candidates, number, numbers in (
-            (h[i], p, own[i], other),
-            (p[i], h, other[i], own),
-        ):
-            negatives = [j for j in rows if j % stride == 0 and numbers[j] != number and j != i]
-            allowed = [i, *negatives]
-            scores = torch.stack([anchor @ candidates[j] / TEMPERATURE for j in allowed])
-            total = total - 0.5 * torch.log_softmax(scores, 0)[0]
-    return total / max(len(rows), 1)
+    rows, total = [i for i in range(len(own)) if own[i] != other[i]], 0.0
+    for h, p in zip(mean, partner_mean, strict=True):
+        h, p = h / h.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)
+        for i in rows:
+            for anchor, candidates, number, numbers in (
+                (h[i], p, own[i], other),
+                (p[i], h, other[i], own),
+            ):
+                negatives = [j for j in rows if j % stride == 0 and numbers[j] != number and j != i]
+                scores = [anchor @ candidates[j] / TEMPERATURE for j in (i, *negatives)]
+                total = total - 0.5 * torch.log_softmax(torch.stack(scores), 0)[0]
+    return total / max(len(rows), 1) / len(mean)
 
 
 def case(n=9):
-    z, partner_z = random(3, n, 2).requires_grad_(), random(3, n, 2, seed=1).requires_grad_()
+    mean, partner_mean = random(3, n, 2).requires_grad_(), random(3, n, 2, seed=1).requires_grad_()
     # Row 2 has no partner; 0 and 1 are each other's; 5 is the partner of two.
     ids = torch.tensor([[*range(n)], [1, 0, 2, 5, 5, 20, 3, 30, 31][:n]])
-    return z, partner_z, ids
+    return mean, partner_mean, ids
 
 
 def test_info_nce_and_its_gradient_are_those_of_loops():
-    z, partner_z, ids = case()
-    found = info_nce(z, partner_z, ids, Minibatch.whole(9))
-    expected = slow_info_nce(z, partner_z, ids)
+    mean, partner_mean, ids = case()
+    found = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
+    expected = slow_info_nce(mean, partner_mean, ids)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for one, other in zip(
-        torch.autograd.grad(found, (z, partner_z)),
-        torch.autograd.grad(expected, (z, partner_z)),
+        torch.autograd.grad(found, (mean, partner_mean)),
+        torch.autograd.grad(expected, (mean, partner_mean)),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_info_nce_does_not_depend_on_the_order_of_rows_and_components():
-    z, partner_z, ids = case()
-    expected = info_nce(z, partner_z, ids, Minibatch.whole(9))
+    mean, partner_mean, ids = case()
+    expected = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
     rows, components = torch.randperm(9, generator=generator()), [2, 0, 1]
     found = info_nce(
-        z[components][:, rows],
-        partner_z[components][:, rows],
+        mean[components][:, rows],
+        partner_mean[components][:, rows],
         ids[:, rows],
         Minibatch.whole(9),
     )
@@ -175,18 +173,18 @@ def test_info_nce_does_not_depend_on_the_order_of_rows_and_components():
 
 
 def test_info_nce_is_zero_without_pairs():
-    z, partner_z, _ = case()
-    found = info_nce(z, partner_z, torch.arange(9).expand(2, 9), Minibatch.whole(9))
+    mean, partner_mean, _ = case()
+    found = info_nce(mean, partner_mean, torch.arange(9).expand(2, 9), Minibatch.whole(9))
     assert found.item() == 0.0
-    for gradient in torch.autograd.grad(found, (z, partner_z)):
+    for gradient in torch.autograd.grad(found, (mean, partner_mean)):
         assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_negatives_of_a_large_minibatch_are_some_of_its_rows(monkeypatch):
     monkeypatch.setattr(term, "_MOST_NEGATIVES", 4)
-    z, partner_z, ids = case()
-    found = info_nce(z, partner_z, ids, Minibatch.whole(9))
-    expected = slow_info_nce(z, partner_z, ids, stride=3)
+    mean, partner_mean, ids = case()
+    found = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
+    expected = slow_info_nce(mean, partner_mean, ids, stride=3)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -194,15 +192,15 @@ def test_negatives_of_a_large_minibatch_are_some_of_its_rows(monkeypatch):
 def test_slices_add_up_to_the_whole(monkeypatch, most):
     """Each process has its own rows as anchors, and rows of all as candidates."""
     monkeypatch.setattr(term, "_MOST_NEGATIVES", most)
-    z, partner_z, ids = case()
-    whole = info_nce(z, partner_z, ids, Minibatch.whole(9))
+    mean, partner_mean, ids = case()
+    whole = info_nce(mean, partner_mean, ids, Minibatch.whole(9))
     sums = []  # of what all slices hand over, call by call
 
     def value(start, size, hand_over):
         rows = slice(start, start + size)
         calls = iter(range(9))
         part = Minibatch(9, start, size, 2, lambda own: hand_over(next(calls), own))
-        return info_nce(z[:, rows], partner_z[:, rows], ids[:, rows], part).item()
+        return info_nce(mean[:, rows], partner_mean[:, rows], ids[:, rows], part).item()
 
     def add(call, own):
         if call == len(sums):
@@ -271,3 +269,30 @@ def test_a_warm_start_and_chunks_have_neighbours_of_their_own():
     assert np.isfinite(mvae.history_["neighbors"]).all()
     without = mvae.set_params(neighbor_weight=0.0).partial_fit(X)
     assert np.isnan(without.history_["neighbors"][-1])
+
+
+def test_ctrl_c_while_neighbours_are_sought_leaves_the_fit_before(monkeypatch):
+    X = two_clouds()
+    mvae = make(neighbor_weight=0.1).fit(X)
+    before = mvae.transform(X)
+
+    def interrupted(points, n_neighbors):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(graph, "_nearest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mvae.fit(2 * X)
+    np.testing.assert_array_equal(mvae.transform(X), before)
+
+
+def test_divergence_names_the_term():
+    with pytest.raises(ValueError, match=r"neighbors became non-finite.*neighbor_weight"):
+        make(neighbor_weight=1e38).fit(two_clouds())
+
+
+def test_the_time_that_neighbours_take_is_reported(monkeypatch, capsys):
+    monkeypatch.setattr(graph, "_SECONDS_TO_FIRST_LINE", 0.0)
+    make(neighbor_weight=0.1, verbose=1).fit(two_clouds())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "neighbours of 300 of 300 rows found, 0 s left"
+    assert "neighbors" in lines[1]

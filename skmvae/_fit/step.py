@@ -188,7 +188,7 @@ class Trainer:
             if ids:
                 x = x[: minibatch.size]
                 posterior, of_partners = posterior.split(minibatch.size)
-                partners = Partners(of_partners.draw(generator), *ids)
+                partners = Partners(of_partners.mean, *ids)
             z = posterior.draw(generator)
             output = self.network.decode(z, dropout_generator)
         likelihood = self.network.likelihood

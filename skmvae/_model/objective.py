@@ -42,7 +42,7 @@ class ObjectiveTerms(NamedTuple):
 class Partners(NamedTuple):
     """The neighbours that the rows are paired with."""
 
-    z: Tensor  # (K, B, d), drawn from their posterior
+    mean: Tensor  # (K, B, d), of their posterior
     ids: Tensor  # (2, B), numbers of the rows and of their partners
 
 
@@ -99,7 +99,7 @@ class Objective:
         if self.beta > 0.0:
             dependence = _dependence(z, minibatch)
         if partners is not None:
-            neighbors = info_nce(z, partners.z, partners.ids, minibatch)
+            neighbors = info_nce(forward.posterior.mean, partners.mean, partners.ids, minibatch)
         return torch.cat([of_rows / minibatch.n_rows, torch.stack([dependence, neighbors])])
 
 
