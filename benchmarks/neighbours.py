@@ -6,6 +6,7 @@
     SKMVAE_DATA=... python benchmarks/neighbours.py conv --seeds 1
     python benchmarks/neighbours.py tables --seeds 6
     SKMVAE_DATA=... python benchmarks/neighbours.py graph
+    SKMVAE_DATA=... python benchmarks/neighbours.py picture
 
 "weights" compares weights on validation rows: 10,000 of MNIST's training images, and a quarter of
 the training half of two tables. All other parts are judged on test rows. Models of MNIST: layers of
@@ -15,6 +16,7 @@ the training half of two tables. All other parts are judged on test rows. Models
 
 import logging
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from sklearn.datasets import (
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.manifold import TSNE
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -105,8 +108,7 @@ def conv(n_seeds):
     for seed in range(n_seeds):
         for weight in (0, WEIGHT):
             model = mixture(
-                architecture=Conv((1, 28, 28)),
-                max_iter=10,
+                architecture=Conv((1, 28, 28), channels=(8, 16, 32), strides=(2, 2, 2)),
                 random_state=seed,
                 neighbor_weight=weight,
             )
@@ -272,7 +274,7 @@ def tables(n_seeds):
         X, y = load()
         if not is_regression(y):
             X = StandardScaler().fit_transform(X)
-            measured(f"{name}, purity", lambda X=X, y=y: neighbor_purity(X, y))
+            measured(f"{name}, purity", lambda X=X, y=y: {"purity": neighbor_purity(X, y)})
         for seed in range(n_seeds):
             for features in ("columns", "PCA", 0, WEIGHT):
                 measured(
@@ -347,6 +349,22 @@ def graph(_):
     measured("graph, a million rows of 100", lambda: seconds(wide))
 
 
+def picture(_):
+    """Codes of 3,000 test images without and with the term, in two dimensions by t-SNE."""
+    from matplotlib import pyplot as plt
+
+    X, _, X_test, y_test = images()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
+    for ax, weight in zip(axes, (0, WEIGHT), strict=True):
+        mvae = mixture(neighbor_weight=weight, random_state=0).fit(X)
+        points = TSNE(random_state=0).fit_transform(mvae.transform(X_test[:3000]))
+        found = ax.scatter(*points.T, c=y_test[:3000], cmap="tab10", s=3)
+        name = "codes that know their neighbours" if weight else "codes without"
+        ax.set(title=name, xticks=[], yticks=[])
+    figure.legend(*found.legend_elements(), loc="outside right center", frameon=False)
+    plt.savefig(Path(__file__).parent / "results" / "neighbours.png", dpi=100)
+
+
 PARTS = {
     "weights": weights,
     "mnist": mnist,
@@ -354,6 +372,7 @@ PARTS = {
     "conv": conv,
     "tables": tables,
     "graph": graph,
+    "picture": picture,
 }
 
 if __name__ == "__main__":

@@ -108,10 +108,13 @@ class MVAETransformer(
         What a component is made of; None means :class:`skmvae.architectures.MLP` with its
         defaults. Its parameters can be set as ``architecture__hidden_layer_sizes`` and so on.
     neighbor_weight : float, default=0.0
-        Weight, per column of X, of a term that draws the codes of rows and of their neighbours
-        together and those of other rows apart (InfoNCE), not negative. 1 / 16 is a start.
+        Weight, per column of X, of a term that draws the codes of rows and of their neighbours to
+        the same direction and those of other rows apart (InfoNCE, van den Oord et al. 2018), not
+        negative. With 1 / 16 simple classifiers need fewer labels where neighbours are mostly of
+        one kind; 0 is the model of the paper.
     n_neighbors : int, default=10
-        With ``neighbor_weight``, rows are paired that have each other among so many nearest.
+        With ``neighbor_weight``, rows are paired that have each other among so many nearest, 1 or
+        more.
     max_iter : int, default=50
         Number of passes over the training rows (epochs).
     batch_size : int, default=None
@@ -174,8 +177,9 @@ class MVAETransformer(
         One entry an epoch: ``loss``; its terms before their weights, means over rows in nats of
         ``(X - mean_) / scale_``, which are ``reconstruction``, ``kl_latent`` of the codes,
         ``kl_mixing`` of the mixing weights, and ``dhsic`` (no unit; NaN with ``beta=0``, which
-        leaves it out); ``learning_rate``, the mean over the steps; ``validation_loss`` with early
-        stopping; and ``seconds``.
+        leaves it out); ``neighbors`` with ``neighbor_weight``, likewise; ``learning_rate``, the
+        mean over the steps; ``validation_loss`` with early stopping, without ``neighbors``; and
+        ``seconds``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)

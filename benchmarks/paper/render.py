@@ -9,6 +9,7 @@ measured.
 
 import json
 import re
+import sys
 
 import ablations
 import best
@@ -22,6 +23,9 @@ import table_1
 import table_3
 from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
+
+sys.path.append(str(HERE.parent))
+import neighbours
 
 ROOT = HERE.parents[1]
 PAGES = (
@@ -481,6 +485,98 @@ def times_of_searches():
         for key, name in names.items()
     ]
     return ["search", "seconds", "best score, %"], rows
+
+
+class Neighbours:
+    """Figures of benchmarks/neighbours.py by name and seed."""
+
+    def __init__(self):
+        self._figures = _kept("neighbours", "avx512_bf16")
+
+    def values(self, name, key):
+        names = (name, *(f"{name}, seed {seed}" for seed in range(10)))
+        found = (self._figures.get(n, {}) for n in names)
+        return [figures[key] for figures in found if key in figures]
+
+    def row(self, name, columns):
+        return [_cell(self.values(name, key), digits) for key, digits in columns.items()]
+
+
+NEIGHBOURS = {
+    "**M-VAE, K = 4, with neighbours**": "K = 4, weight 0.0625",
+    "M-VAE, K = 4, without": "K = 4, weight 0",
+    "one VAE, 80 codes, with neighbours": "one VAE, 80 codes, weight 0.0625",
+    "one VAE, 80 codes, without": "one VAE, 80 codes, weight 0",
+    "M-VAE of small `Conv`, with neighbours": "Conv, weight 0.0625",
+    "M-VAE of small `Conv`, without": "Conv, weight 0",
+    "UMAP, 10 dimensions": "UMAP, 10",
+    "contrastive-ne, 10 dimensions": "contrastive-ne, 10",
+    "PCA, 80": "PCA, 80",
+    "pixels": "pixels",
+}
+
+
+@table("neighbours, accuracy")
+def neighbours_accuracy():
+    columns = {
+        "linear SVM": 2,
+        "KNN": 2,
+        "MLP": 2,
+        "SVM, 100 labels": 1,
+        "SVM, 1000 labels": 1,
+        "label spreading, 100": 1,
+        "label spreading, 1000": 1,
+    }
+    figures = Neighbours()
+    rows = [[name, *figures.row(key, columns)] for name, key in NEIGHBOURS.items()]
+    return ["codes", *columns], rows
+
+
+@table("neighbours, rest")
+def neighbours_rest():
+    columns = {"NMI": 2, "MSE": 2, "bound": 1, "fit seconds": 0, "transform seconds": 1}
+    figures = Neighbours()
+    rows = [[name, *figures.row(key, columns)] for name, key in NEIGHBOURS.items()]
+    return ["codes", *columns], rows
+
+
+@table("neighbours, weights")
+def neighbours_weights():
+    columns = {"linear SVM": 2, "KNN": 2, "SVM, 100 labels": 1, "MSE": 2, "bound": 1}
+    of_tables = {"linear": 1, "KNN": 1, "5 labels a class": 1}
+    figures, rows = Neighbours(), []
+    for weight in (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8):
+        row = [f"1/{1 / weight:.0f}" if weight else "0"]
+        row += figures.row(f"validation: MNIST, weight {weight:g}", columns)
+        for name in ("digits", "make_classification, 40 columns"):
+            key = f"validation: {name}, weight {weight:g}"
+            row.append(" / ".join(figures.row(key, of_tables)))
+        rows.append(row)
+    return ["weight", *columns, "digits", "make_classification, 40 columns"], rows
+
+
+@table("neighbours, tables")
+def neighbours_on_tables():
+    """Means over the seeds, and the gain of the term with the standard error of its mean."""
+    columns = {"linear": 1, "KNN": 1, "5 labels a class": 1}
+    figures, rows = Neighbours(), []
+    for name in neighbours.TABLES:
+        purity = "".join(f"{p:.2f}" for p in figures.values(f"{name}, purity", "purity"))
+        of_features = {
+            features: [figures.values(f"{name}, {features}", key) for key in columns]
+            for features in ("columns", "PCA", "0", "0.0625")
+        }
+        means = [
+            " / ".join(f"{np.mean(scores):.1f}" for scores in found if scores)
+            for found in of_features.values()
+        ]
+        gains = np.subtract(*(np.array([s for s in of_features[w] if s]) for w in ("0.0625", "0")))
+        errors = gains.std(axis=1, ddof=1) / gains.shape[1] ** 0.5
+        cells = (
+            f"{gain:+.1f}{PLUS_MINUS}{e:.1f}" for gain, e in zip(gains.mean(1), errors, strict=True)
+        )
+        rows.append([name, purity, *means, " / ".join(cells)])
+    return ["table", "purity", "columns", "PCA", "without", "with", "gain"], rows
 
 
 @table("chunks")

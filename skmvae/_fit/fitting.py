@@ -128,7 +128,8 @@ def fit(
     scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
     observers = [*observers] if checkpoint is None else [*observers, checkpoint]
     neighbours = None
-    if settings.objective.neighbor_weight > 0.0:
+    is_over = start is not None and _is_over(_progress_of(start), settings)
+    if settings.objective.neighbor_weight > 0.0 and not is_over:
         neighbours = find_neighbours(
             scaled,
             rows[0],
@@ -176,7 +177,7 @@ class _Loop:
         try:
             if start is not None:
                 self._restore(start)
-            while not self._is_over():
+            while not _is_over(self._progress, self._settings):
                 if self._run_epoch():
                     break
             for observer in self._observers:
@@ -226,12 +227,6 @@ class _Loop:
 
     def _loss(self, terms: ObjectiveTerms) -> float:
         return self._settings.objective.loss(terms, self._untrained.n_features)
-
-    def _is_over(self) -> bool:
-        return (
-            len(self._progress.records) >= self._settings.max_iter
-            or self._progress.stale_epochs >= self._settings.n_iter_no_change
-        )
 
     def _restore(self, start: TrainingState) -> None:
         """Go on from a state of this fit, or with the parameters of another one."""
@@ -344,6 +339,13 @@ def _progress_of(state: TrainingState) -> Progress:
         to_tensors(state.part("best") or state.part("weights")),
         values.get("best_loss", np.inf),
         values["stale_epochs"],
+    )
+
+
+def _is_over(progress: Progress, settings: FitSettings) -> bool:
+    return (
+        len(progress.records) >= settings.max_iter
+        or progress.stale_epochs >= settings.n_iter_no_change
     )
 
 

@@ -62,6 +62,7 @@ def find_neighbours(
     groups, and neighbours are sought by brute force within each. ``report`` hears of the progress.
     """
     rng = np.random.default_rng(seed)
+    n_neighbors = max(1, min(n_neighbors, len(training) - 1))
     nearest = np.full((len(rows), n_neighbors), -1, dtype=np.min_scalar_type(-len(rows)))
     projection = _projection(rows, training, rng)
     start, n_done, next_line = time.perf_counter(), 0, _SECONDS_TO_FIRST_LINE
