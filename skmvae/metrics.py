@@ -13,8 +13,10 @@ from scipy.stats import entropy
 from sklearn.utils import check_array, check_X_y
 
 from ._model.dhsic import centred, dhsic_of_means, rbf_grams
+from ._process import check_not_forked
 from ._rows.neighbours import find_neighbours
 from ._rows.scaled import ScaledRows
+from ._rows.statistics import mean_and_scale
 from ._runtime import no_gradients
 from ._validation import at_least, check_value, in_interval, one_of, optional
 
@@ -227,8 +229,9 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     """How often neighbours have the same label, to see whether codes can learn from them.
 
     The share of equal labels among the pairs that ``MVAETransformer(neighbor_weight=...)`` would
-    draw from: rows that have each other among their ``n_neighbors`` nearest. Compare it with the
-    share among pairs of any rows, which is the sum of the squares of the classes' frequencies.
+    draw from: rows that have each other among their ``n_neighbors`` nearest (of 20,000 rows at a
+    time). Compare it with the share among pairs of any rows, which is the sum of the squares of the
+    classes' frequencies.
 
     Parameters
     ----------
@@ -236,7 +239,8 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
         Rows whose labels are known, scaled as for ``fit``. Neighbours among few rows are farther
         apart than among all of the data, so the purity of some of the rows is a low estimate.
     y : array-like of shape (n_samples,)
-        Their labels.
+        Their labels. A value that stands for an unknown label is a label like others: leave such
+        rows out.
     n_neighbors : int, default=10
         Number of nearest neighbours, 1 or more.
 
@@ -259,8 +263,10 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     0.99
     """
     check_value("n_neighbors", n_neighbors, at_least(1))
+    check_not_forked()
     table, labels = check_X_y(X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-    rows = ScaledRows(table, np.zeros(table.shape[1]), 1.0, torch.device("cpu"))
+    mean, scale = mean_and_scale(table)
+    rows = ScaledRows(table, mean, scale, torch.device("cpu"))
     graph = find_neighbours(rows, np.arange(len(rows)), n_neighbors, seed=0, report=_unheard)
     first, second = (labels[numbers] for numbers in graph.pairs())
     return float(np.mean(first == second)) if len(first) else np.nan

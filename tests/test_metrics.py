@@ -105,6 +105,15 @@ def test_neighbor_purity_is_the_share_of_equal_labels_among_mutual_neighbours():
     assert neighbor_purity(sparse.csr_array(X), y, n_neighbors=2) == pytest.approx(2 / 4)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e39])
+def test_neighbor_purity_does_not_depend_on_units_nor_on_the_order_of_rows(scale):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(10), 30)
+    X = scale * (3.0 * rng.normal(size=(10, 8))[y] + rng.normal(size=(300, 8)))
+    assert neighbor_purity(X + 1e3 * scale, y) > 0.9
+    assert neighbor_purity(np.zeros((300, 2)), y) < 0.2
+
+
 def test_neighbor_purity_of_one_row_is_nan():
     assert np.isnan(neighbor_purity([[1.0, 2.0]], [0]))
 

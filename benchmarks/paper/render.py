@@ -384,9 +384,11 @@ class Times:
         ]
 
     def fits_on_mnist(self):
-        found = (re.match(r"mnist, ((?:now|before), \d+ epochs)", name) for name in self._figures)
+        pattern = r"mnist, ((?:now|neighbours|before), \d+ epochs)"
+        found = (re.match(pattern, name) for name in self._figures)
         names = {match[1] for match in found if match}
-        return sorted(names, key=lambda n: (n.startswith("before"), int(n.split()[1])))
+        order = ("now", "neighbours", "before")
+        return sorted(names, key=lambda n: (order.index(n.split(",")[0]), int(n.split()[1])))
 
     def row(self, start, columns):
         return [_cell(self.values(start, key), digits) for key, digits in columns.items()]
@@ -428,7 +430,7 @@ def times_in_short():
     times = Times()
     fits = {
         "digits, default `fit`": ("digits, now", "digits, before"),
-        "digits, the search above": ("search, now", "search, before"),
+        "digits, a search over three values of `beta`": ("search, now", "search, before"),
         "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
     }
     rows = [[name, *times.seconds(*starts)] for name, starts in fits.items()]
@@ -441,7 +443,7 @@ def times_by_processor():
         "MNIST, 2 epochs now, 6 before": ("mnist, now, 2 epochs", "mnist, before, 6 epochs"),
         "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
         **{name: (f"{name}, now", f"{name}, before") for name in defaults.TABLES},
-        "the README's search": ("search, now", "search, before"),
+        "a search over three values of `beta`": ("search, now", "search, before"),
     }
     rows = []
     for name, (now, before) in pairs.items():
@@ -473,8 +475,8 @@ def times_on_tables():
 def times_of_searches():
     times = Times()
     names = {
-        "search, now": "README, 15 epochs",
-        "search, before": "README, before, 20 epochs",
+        "search, now": "three values of `beta`, 15 epochs",
+        "search, before": "the same, before, 20 epochs",
         "search of C": "four values of the SVM's C",
         "search of C, memory": "the same, `Pipeline(memory=...)`",
         "search of nine, grid": "nine candidates, `GridSearchCV`, 36 epochs",
@@ -530,6 +532,23 @@ def neighbours_accuracy():
     figures = Neighbours()
     rows = [[name, *figures.row(key, columns)] for name, key in NEIGHBOURS.items()]
     return ["codes", *columns], rows
+
+
+@table("neighbours, short")
+def neighbours_in_short():
+    columns = {"linear SVM": 1, "KNN": 1, "SVM, 100 labels": 1, "SVM, 1000 labels": 1, "NMI": 2}
+    seconds = {"fit seconds": 0, "transform seconds": 1}
+    names = list(NEIGHBOURS)
+    figures, rows = Neighbours(), []
+    for name in (*names[:4], "UMAP, 10 dimensions", "PCA, 80", "pixels"):
+        values = {key: figures.values(NEIGHBOURS[name], key) for key in columns | seconds}
+        means = [
+            f"{np.mean(values[key]):.{digits}f}" if values[key] else ""
+            for key, digits in (columns | seconds).items()
+        ]
+        rows.append([name, *means])
+    header = ["linear SVM", "KNN (5)", "SVM, 100 labels", "SVM, 1,000 labels", "NMI of k-means"]
+    return ["codes", *header, "fit, s", "transform, s"], rows
 
 
 @table("neighbours, rest")

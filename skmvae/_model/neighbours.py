@@ -13,6 +13,10 @@ from .minibatch import Minibatch
 # Similarities are cosines, divided by this.
 TEMPERATURE = 0.7
 
+# Codes shorter than this are not drawn out to length 1: their gradient would grow without bound. A
+# blank row has a code of 0 as long as the biases are 0.
+_SHORTEST = 1e-3
+
 # Most negatives of a row: with all rows of a minibatch, memory grows with the square of its size.
 _MOST_NEGATIVES = 512
 
@@ -25,9 +29,9 @@ def info_nce(mean: Tensor, partner_mean: Tensor, ids: Tensor, minibatch: Minibat
     that have a partner of -log softmax_j(h_i . h'_j / T) at j = i, and of the same from partners to
     rows. A row without a partner, which is its own, has no part in it, and no row is a negative of
     itself. With more than 512 rows, j runs over i and every second or third row and so on. Zero if
-    no row has a partner. Where the minibatch is shared, this process's summand.
+    no two rows have partners. Where the minibatch is shared, this process's summand.
     """
-    h, partner = F.normalize(mean, dim=-1), F.normalize(partner_mean, dim=-1)
+    h, partner = (F.normalize(codes, dim=-1, eps=_SHORTEST) for codes in (mean, partner_mean))
     positive = (h * partner).sum(-1) / TEMPERATURE  # (K, B)
     has_partner = ids[0] != ids[1]  # (B,)
     n_pairs = minibatch.all_reduce(has_partner.sum())

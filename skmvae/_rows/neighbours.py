@@ -8,44 +8,52 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from .._runtime import no_gradients
 from .scaled import ScaledRows, row_blocks
 
-# Neighbours are sought among at most so many rows at a time, so that the time is linear in n.
+# Neighbours are sought among about so many rows at a time, so that the time is linear in n.
 _GROUP_ROWS = 20_000
 
 # A group is made of stretches of so many rows, so that a file is read in few places.
 _STRETCH_ROWS = 256
 
-# Distances are those in this many principal components, fitted to at most so many rows.
-_N_COMPONENTS, _PCA_ROWS = 50, 10_000
+# Distances are those in this many principal components, fitted to no more rows than this, and to no
+# more than have so many values: they are made dense.
+_N_COMPONENTS, _PCA_ROWS, _PCA_VALUES = 50, 10_000, 2**24
+
+# Random part of a distance, in units of the points' variance. Among equal rows, or equal distances,
+# it decides who is near.
+_JITTER = 1e-12
 
 # The first line on progress comes after so many seconds, and others so long after the one before.
 _SECONDS_TO_FIRST_LINE, _SECONDS_BETWEEN_LINES = 3.0, 10.0
 
 
 class NeighbourGraph:
-    """The neighbours that each row may be paired with: row numbers (n, n_neighbors).
+    """The rows that each row may be paired with: the columns of its entries in ``graph`` (n, n).
 
-    Those that a row has come first. A row without one is its own partner, which teaches nothing.
+    A row without an entry is its own partner, which teaches nothing.
     """
 
-    def __init__(self, neighbours: np.ndarray, counts: np.ndarray) -> None:
-        self._neighbours, self._counts = neighbours, counts
+    def __init__(self, graph: sparse.csr_array) -> None:
+        self._starts, self._neighbours = graph.indptr, graph.indices
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """All (i, j) of which j may be drawn for i."""
-        position = np.arange(self._neighbours.shape[1])
-        i, position = np.nonzero(position < self._counts[:, np.newaxis])
-        return i, self._neighbours[i, position]
+        counts = np.diff(self._starts)
+        return np.repeat(np.arange(len(counts)), counts), self._neighbours
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One partner of each of the rows, each of its neighbours with the same probability."""
-        counts = self._counts[rows]
+        starts = self._starts[rows]
+        counts = self._starts[rows + 1] - starts
+        partners, has_one = rows.copy(), counts > 0
         chosen = (rng.random(len(rows)) * counts).astype(np.int64)
-        return np.where(counts > 0, self._neighbours[rows, np.minimum(chosen, counts - 1)], rows)
+        partners[has_one] = self._neighbours[(starts + chosen)[has_one]]
+        return partners
 
 
 def find_neighbours(
@@ -62,20 +70,23 @@ def find_neighbours(
     groups, and neighbours are sought by brute force within each. ``report`` hears of the progress.
     """
     rng = np.random.default_rng(seed)
-    n_neighbors = max(1, min(n_neighbors, len(training) - 1))
-    nearest = np.full((len(rows), n_neighbors), -1, dtype=np.min_scalar_type(-len(rows)))
     projection = _projection(rows, training, rng)
+    near, nearest = [], []
     start, n_done, next_line = time.perf_counter(), 0, _SECONDS_TO_FIRST_LINE
     for positions in _groups(len(training), rng):
         group = training[positions]
-        found = _nearest(_points(rows, group, projection), n_neighbors)
-        nearest[group, : found.shape[1]] = group[found]
+        found = _nearest(_points(rows, group, projection), n_neighbors, rng)
+        near.append(np.repeat(group, found.shape[1]))
+        nearest.append(group[found.ravel()])
         n_done += len(group)
         if (seconds := time.perf_counter() - start) > next_line:
             left = seconds * (len(training) / n_done - 1.0)
             report(f"neighbours of {n_done} of {len(training)} rows found, {left:.0f} s left")
             next_line = seconds + _SECONDS_BETWEEN_LINES
-    return _mutual(nearest)
+    i, j = np.concatenate(near), np.concatenate(nearest)
+    shape = len(rows), len(rows)
+    graph = sparse.csr_array((np.ones(len(i), dtype=bool), (i, j)), shape=shape)
+    return NeighbourGraph(graph.multiply(graph.T).tocsr())
 
 
 def _groups(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -87,12 +98,13 @@ def _groups(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def _projection(rows: ScaledRows, training: np.ndarray, rng: np.random.Generator) -> Tensor | None:
-    """The first 50 principal directions, (F, 50), on the device; None for fewer columns."""
+    """The first 50 principal directions, (F, 50), on the device; None for 50 columns or fewer."""
     from sklearn.utils.extmath import randomized_svd  # nothing but this needs it
 
     if rows.n_features <= _N_COMPONENTS:
         return None
-    some = np.sort(rng.choice(training, size=min(len(training), _PCA_ROWS), replace=False))
+    n = min(len(training), _PCA_ROWS, max(2 * _N_COMPONENTS, _PCA_VALUES // rows.n_features))
+    some = np.sort(rng.choice(training, size=n, replace=False))
     sample = rows.on_host(some).numpy()
     _, _, directions = randomized_svd(
         sample - sample.mean(axis=0),
@@ -103,36 +115,34 @@ def _projection(rows: ScaledRows, training: np.ndarray, rng: np.random.Generator
 
 
 def _points(rows: ScaledRows, numbers: np.ndarray, projection: Tensor | None) -> Tensor:
-    """The rows of these numbers, projected, as centred points (n, d) on the device."""
+    """The rows of these numbers, projected, as centred points (n, d) in float64 on the device."""
     points = []
     for block in row_blocks(len(numbers), rows.n_features, rows.device.type):
         x = rows[numbers[block]]
         points.append(x if projection is None else x @ projection)
-    found = torch.cat(points)
+    found = torch.cat(points).double()
     return found - found.mean(0)
 
 
 @no_gradients()
-def _nearest(points: Tensor, n_neighbors: int) -> np.ndarray:
-    """The nearest other points of each, without ties' order promised: (n, at most n_neighbors)."""
-    n = len(points)
+def _nearest(points: Tensor, n_neighbors: int, rng: np.random.Generator) -> np.ndarray:
+    """The nearest other points of each: (n, n_neighbors), or n - 1 if that is less.
+
+    Squared distances are |b|^2 - 2 a.b, up to what is the same for all b; float32 would lose those
+    of points that are close together and far from the mean. To the distance of points i and j is
+    added a random number that belongs to (i + j) mod n: the same seen from both, so that equal
+    points have each other as neighbours, and not all of them the same few.
+    """
+    n, device = len(points), points.device
     n_neighbors = min(n_neighbors, n - 1)
     squares = points.square().sum(1)
+    noise = torch.from_numpy(np.tile(rng.random(n), 2)).to(device) * (
+        _JITTER * squares.mean().clamp(min=1e-30)
+    )
     found = torch.empty((n, n_neighbors), dtype=torch.int64, device="cpu")
-    for block in row_blocks(n, n, points.device.type):
+    for block in row_blocks(n, n, device.type):
         distances = torch.addmm(squares, points[block], points.T, alpha=-2.0)
+        distances += noise.as_strided(distances.shape, (1, 1), block.start)
         distances[torch.arange(len(distances)), torch.arange(n)[block]] = math.inf
         found[block] = distances.topk(n_neighbors, largest=False).indices.cpu()
     return found.numpy()
-
-
-def _mutual(nearest: np.ndarray) -> NeighbourGraph:
-    """Keep j among the neighbours of i, in the order of distance, if i is among those of j."""
-    kept, counts = np.zeros_like(nearest), np.zeros(len(nearest), dtype=nearest.dtype)
-    for block in row_blocks(len(nearest), nearest.shape[1] ** 2):
-        own, numbers = nearest[block], np.arange(len(nearest))[block]
-        is_mutual = (nearest[own] == numbers[:, None, None]).any(axis=2) & (own >= 0)
-        order = np.argsort(~is_mutual, axis=1, kind="stable")
-        kept[block] = np.take_along_axis(own, order, axis=1)
-        counts[block] = is_mutual.sum(axis=1)
-    return NeighbourGraph(kept, counts)
