@@ -34,7 +34,7 @@ for n in (50, 100, 200):
     print(f"{n} labelled rows: {purity:.2f} of the pairs of neighbours show the same digit")
 
 # %%
-# Neighbours as pure as these deserve a larger weight than 1/16.
+# Neighbours as pure as these deserve a larger weight than 1/16, the usual start.
 
 mvae = MVAETransformer(k=4, latent_dim=10, max_iter=40, neighbor_weight=0, random_state=0)
 models = {

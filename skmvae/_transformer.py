@@ -113,8 +113,8 @@ class MVAETransformer(
         negative. With 1 / 16 simple classifiers need fewer labels where neighbours are mostly of
         one kind; 0 is the model of the paper.
     n_neighbors : int, default=10
-        With ``neighbor_weight``, rows are paired that have each other among so many nearest, 1 or
-        more.
+        With ``neighbor_weight``, rows are paired that have each other among so many nearest, of
+        20,000 rows at a time; 1 or more.
     max_iter : int, default=50
         Number of passes over the training rows (epochs).
     batch_size : int, default=None
@@ -177,9 +177,9 @@ class MVAETransformer(
         One entry an epoch: ``loss``; its terms before their weights, means over rows in nats of
         ``(X - mean_) / scale_``, which are ``reconstruction``, ``kl_latent`` of the codes,
         ``kl_mixing`` of the mixing weights, and ``dhsic`` (no unit; NaN with ``beta=0``, which
-        leaves it out); ``neighbors`` with ``neighbor_weight``, likewise; ``learning_rate``, the
-        mean over the steps; ``validation_loss`` with early stopping, without ``neighbors``; and
-        ``seconds``.
+        leaves it out); ``neighbors``, only with ``neighbor_weight``; ``learning_rate``, the mean
+        over the steps; ``validation_loss`` with early stopping, which has nothing of
+        ``neighbors``; and ``seconds``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
