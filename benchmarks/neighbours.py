@@ -117,7 +117,6 @@ def conv(n_seeds):
 
 def others(n_seeds):
     data = images()
-    measured("pixels", lambda: figures(*data))
     measured("PCA, 80", lambda: of_transformer(PCA(80, random_state=0), *data))
     for seed in range(n_seeds):
         measured(f"UMAP, 10, seed {seed}", lambda s=seed: of_transformer(make_umap(s), *data))

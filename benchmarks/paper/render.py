@@ -514,7 +514,6 @@ NEIGHBOURS = {
     "UMAP, 10 dimensions": "UMAP, 10",
     "contrastive-ne, 10 dimensions": "contrastive-ne, 10",
     "PCA, 80": "PCA, 80",
-    "pixels": "pixels",
 }
 
 
@@ -540,7 +539,7 @@ def neighbours_in_short():
     seconds = {"fit seconds": 0, "transform seconds": 1}
     names = list(NEIGHBOURS)
     figures, rows = Neighbours(), []
-    for name in (*names[:4], "UMAP, 10 dimensions", "PCA, 80", "pixels"):
+    for name in (*names[:4], "UMAP, 10 dimensions", "PCA, 80"):
         values = {key: figures.values(NEIGHBOURS[name], key) for key in columns | seconds}
         means = [
             f"{np.mean(values[key]):.{digits}f}" if values[key] else ""
