@@ -436,7 +436,7 @@ class MVAETransformer(
             check_range(f"likelihood={likelihood!r}", value_range(X), support, remedy)
 
     def _previous_fit(self, training: TrainingState | None) -> PreviousFit:
-        return PreviousFit(self._state, training, self.n_iter_, self._split_seed)
+        return PreviousFit(self._state, training, self.n_iter_, self._split_seed, self.weights_)
 
     def _attributes_of(
         self, trained: Trained, previous: PreviousFit | None, X, columns: dict[str, Any]

@@ -17,7 +17,7 @@ from skmvae._fit.schedules import SCHEDULES
 from skmvae._fit.step import DivergenceError, Trainer
 from skmvae._model.objective import OBJECTIVES
 
-ROWS = torch.ones(2, 3)
+ROWS = {"x": torch.ones(2, 3)}
 
 
 class FakeGraph:
@@ -178,7 +178,7 @@ def test_graphs_give_what_the_plain_step_gives(precision, name):
     """Each graph advances the generator, so the draws are the same."""
     found, terms, trainer = trained(True, precision, name=name)
     expected, expected_terms, _ = trained(False, precision, name=name)
-    assert sorted(minibatch.size for minibatch in trainer._graphed._graphs) == [4, 16]
+    assert sorted(minibatch.size for minibatch, *_ in trainer._graphed._graphs) == [4, 16]
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -193,8 +193,8 @@ def test_an_epoch_of_replays_does_not_synchronise():
             torch.cuda.set_sync_debug_mode("error")
         with pytest.raises(RuntimeError, match="synchroniz"):
             torch.ones((), device="cuda").item()
-        for x, minibatch in trainer._minibatches(order):
-            trainer._run_step(x, minibatch)
+        for inputs, minibatch in trainer._minibatches(order):
+            trainer._run_step(inputs, minibatch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -30,6 +30,7 @@ MAY_IMPORT_SKLEARN = {
     "_fit.callbacks",
     "_parameters",
     "_rows.neighbours",
+    "_rows.parts",
     "_transformer",
     "_validation",
     "architectures",

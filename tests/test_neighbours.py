@@ -306,7 +306,7 @@ def test_ctrl_c_while_neighbours_are_sought_leaves_the_fit_before(monkeypatch):
     def interrupted(points, n_neighbors, rng):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(graph, "_nearest", interrupted)
+    monkeypatch.setattr(graph, "nearest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mvae.fit(2 * X)
     np.testing.assert_array_equal(mvae.transform(X), before)

@@ -18,6 +18,7 @@ from skmvae._model.distributions import GaussianLikelihood
 from skmvae._model.minibatch import Minibatch
 from skmvae._model.objective import (
     OBJECTIVES,
+    Forward,
     Objective,
     ObjectiveTerms,
     balanced_log_softmax,
@@ -176,6 +177,37 @@ def test_balanced_responsibilities_give_each_component_as_many_rows():
     # Rows differ in their logits alone: the offset of a component is the same in all of them.
     offsets = (r.log() - logits) - (r.log() - logits)[:1]
     torch.testing.assert_close(offsets, offsets[:, :1].expand_as(offsets))
+
+
+def test_balanced_responsibilities_give_each_component_its_share():
+    shares = torch.tensor([0.1, 0.6, 0.3, 0.0], dtype=torch.float64)
+    r = balanced_log_softmax(3.0 * random(4, 200, seed=1), shares).exp()
+    torch.testing.assert_close(r.sum(0), torch.ones(200, dtype=torch.float64))
+    assert (r.mean(1) - shares).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["mixture", "clusters"])
+def test_a_held_row_trains_its_component_alone(name):
+    network, x, held = (
+        make_network(),
+        rows(8, 5, "gaussian"),
+        torch.tensor([0, 0, 2, 2, 0, 2, 0, 2]),
+    )
+    posterior = network.encode(x)
+    z = posterior.mean
+    output = network.decode(z)
+    forward = Forward(
+        network.likelihood, x, posterior, z, output, Minibatch.whole(8), generator(), held=held
+    )
+    reconstruction, kl_latent, kl_mixing = OBJECTIVES[name](
+        Objective(name, 1.0, 1.0, 1 / 3), forward
+    )
+    of_held = (held, torch.arange(8))
+    torch.testing.assert_close(reconstruction, -forward.log_prob()[of_held])
+    torch.testing.assert_close(kl_mixing, -posterior.weights.log()[of_held])
+    kl = posterior.kl()
+    elsewhere = (kl.sum(0) - kl[of_held]) / 3 if name == "clusters" else 0.0
+    torch.testing.assert_close(kl_latent, kl[of_held] + elsewhere)
 
 
 def test_balanced_responsibilities_are_right_at_the_extremes():

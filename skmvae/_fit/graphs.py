@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._process import warn
 
-Inputs: TypeAlias = tuple[Tensor, ...]
+Inputs: TypeAlias = dict[str, Tensor]  # by name
 Step: TypeAlias = Callable[[Inputs, Any], None]
 
 # PyTorch allows a process no more than one.
@@ -28,7 +28,7 @@ _GENERATORS_ARE_REGISTERED = torch.__version__ < "2.14"
 
 
 class GraphedStep:
-    """A step as one CUDA graph for each kind of minibatch: mostly one, and a smaller last one.
+    """A step as one CUDA graph for each kind of minibatch: of another size, or with other inputs.
 
     Everything that changes between calls has to live on the device: the state of ``generator``, the
     log of the terms, and the rows, which are copied to where the graph reads them. ``prepare`` is
@@ -51,18 +51,19 @@ class GraphedStep:
         The step is not kept: its owner keeps this object, and a cycle of the two would hold all
         that the step has on the device until Python's garbage collector happens to run.
         """
-        if minibatch not in self._inputs:
-            self._inputs[minibatch] = tuple(torch.empty_like(tensor) for tensor in inputs)
-        own = self._inputs[minibatch]
-        for to, tensor in zip(own, inputs, strict=True):
-            to.copy_(tensor)
-        is_warm = self._calls[minibatch] == _WARM_UP_CALLS
-        if self._captures and minibatch not in self._graphs and is_warm:
-            self._try_to_capture(lambda: step(own, minibatch), minibatch)
-        if minibatch in self._graphs:
-            self._graphs[minibatch].replay()
+        kind = (minibatch, *inputs)
+        if kind not in self._inputs:
+            self._inputs[kind] = {name: torch.empty_like(x) for name, x in inputs.items()}
+        own = self._inputs[kind]
+        for name, tensor in inputs.items():
+            own[name].copy_(tensor)
+        is_warm = self._calls[kind] == _WARM_UP_CALLS
+        if self._captures and kind not in self._graphs and is_warm:
+            self._try_to_capture(lambda: step(own, minibatch), kind)
+        if kind in self._graphs:
+            self._graphs[kind].replay()
         else:
-            self._calls[minibatch] += 1
+            self._calls[kind] += 1
             self._run_aside(lambda: step(own, minibatch))
 
     def _run_aside(self, step: Callable[[], None]) -> None:
@@ -73,9 +74,9 @@ class GraphedStep:
             step()
         current.wait_stream(self._stream)
 
-    def _try_to_capture(self, step: Callable[[], None], minibatch: Hashable) -> None:
+    def _try_to_capture(self, step: Callable[[], None], kind: Hashable) -> None:
         try:
-            self._graphs[minibatch] = self._capture(step)
+            self._graphs[kind] = self._capture(step)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

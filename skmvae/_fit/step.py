@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from .._model.minibatch import Minibatch
 from .._model.network import MixtureVAE
 from .._model.objective import Forward, Objective, ObjectiveTerms, Partners
 from .._rows.neighbours import NeighbourGraph
+from .._rows.parts import Parts
 from .._rows.scaled import ScaledRows
 from .._runtime import make_generator, matrix_products, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
@@ -27,6 +28,10 @@ from .schedules import Schedule
 # The noise variance is one scalar that has to follow the reconstruction error down by orders of
 # magnitude; at the pace of the other parameters it lags behind for most of a short fit.
 _VARIANCE_LEARNING_RATE_FACTOR = 10.0
+
+# Components are held to the parts that they start from for this fraction of the steps. Let go at
+# 0.3, before codes told components apart, one fit of eight left two lines again; later none did.
+_FRACTION_HELD = 0.7
 
 # A first moment of 1e-15 takes 300 steps without a gradient to become denormal with a beta of 0.85,
 # a second moment of 1e-30 takes 900 with 0.98.
@@ -69,6 +74,7 @@ class Trainer:
         n_training: int,
         seed: int,
         neighbours: NeighbourGraph | None = None,
+        parts: Parts | None = None,
         group: Group = ALONE,
     ) -> None:
         self.network = network
@@ -85,9 +91,14 @@ class Trainer:
         self._optimizer = _make_optimizer(network, settings, rows.device)
         n_rows, n_training = np.sum(group.all_gather((len(rows), n_training)), axis=0).tolist()
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
+        self._n_held_steps = _FRACTION_HELD * self._n_steps
         self._step_number = 0
         self._learning_rates: list[float] = []  # of the steps of the epoch
         self._neighbours = neighbours
+        self._labels = None if parts is None else parts.labels
+        self._shares = None
+        if parts is not None:
+            self._shares = torch.tensor(parts.shares, dtype=torch.float32, device=rows.device)
         largest = min(settings.batch_size, len(rows)) * (1 if neighbours is None else 2)
         self._batches = batches_of(rows, largest)
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
@@ -111,7 +122,8 @@ class Trainer:
             # Draws that follow from the step's number need not be kept in a checkpoint.
             rng = np.random.default_rng([self._seed, self._group.rank, self._step_number])
             partners = self._neighbours.draw(order, rng)
-        for inputs, minibatch in self._minibatches(order, partners):
+        labels = None if self._labels is None else self._labels[order]
+        for inputs, minibatch in self._minibatches(order, partners, labels):
             self._run_step(inputs, minibatch)
             sizes.append(minibatch.n_rows)
             if len(sizes) % _STEPS_BETWEEN_CLEARING == 0:
@@ -133,27 +145,32 @@ class Trainer:
         return self._log.means(sizes, where)
 
     def _minibatches(
-        self, order: np.ndarray, partners: np.ndarray | None = None
+        self,
+        order: np.ndarray,
+        partners: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> Iterator[tuple[Inputs, Minibatch]]:
-        """This process's rows of each minibatch, and which those are.
+        """This process's rows "x" of each minibatch, and which those are.
 
-        With ``partners`` followed by the rows that they are paired with, and the numbers of both,
-        (2, B).
+        With ``partners``, the rows that they are paired with follow them in "x", and "ids" has the
+        numbers of both. With ``labels``, "held" has those of the rows, as long as it lasts.
         """
+        device = self._factors.device
         minibatches = slices(self._group, len(order), self._settings.batch_size)
         ends = np.cumsum([minibatch.size for minibatch in minibatches])[:-1]
-        parts = np.split(order, ends)
-        if partners is None:
-            for x, minibatch in zip(self._batches.over(parts), minibatches, strict=True):
-                yield (x,), minibatch
-            return
-        pairs = zip(parts, np.split(partners, ends), strict=True)
-        parts = [np.concatenate(pair) for pair in pairs]
-        # Rows of different ranks have different numbers.
-        numbers = indices_on(self._factors.device, [p + self._group.rank * 2**40 for p in parts])
-        steps = zip(self._batches.over(parts), numbers, minibatches, strict=True)
-        for x, ids, minibatch in steps:
-            yield (x, ids.view(2, minibatch.size)), minibatch
+        rows = np.split(order, ends)
+        others: dict[str, Sequence[Tensor]] = {}
+        if partners is not None:
+            pairs = zip(rows, np.split(partners, ends), strict=True)
+            rows = [np.concatenate(pair) for pair in pairs]
+            # Rows of different ranks have different numbers.
+            others["ids"] = indices_on(device, [r + self._group.rank * 2**40 for r in rows])
+        if labels is not None:
+            others["held"] = indices_on(device, np.split(labels, ends))
+        for i, (x, minibatch) in enumerate(zip(self._batches.over(rows), minibatches, strict=True)):
+            if self._step_number >= self._n_held_steps:
+                others.pop("held", None)
+            yield {"x": x, **{name: steps[i] for name, steps in others.items()}}, minibatch
 
     def _run_step(self, inputs: Inputs, minibatch: Minibatch) -> None:
         self._set_learning_rate()
@@ -180,19 +197,29 @@ class Trainer:
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
         """The terms of the objective, (5,). Only the networks' products have the precision."""
-        x, *ids = inputs
-        partners = None
+        x, partners = inputs["x"], None
         with matrix_products(self._settings.precision, x.device):
             # Rows and partners in one pass: their products are faster than those of two.
             posterior = self.network.encode(x, dropout_generator)
-            if ids:
+            if "ids" in inputs:
                 x = x[: minibatch.size]
                 posterior, of_partners = posterior.split(minibatch.size)
-                partners = Partners(of_partners.mean, *ids)
+                partners = Partners(of_partners.mean, inputs["ids"].view(2, -1))
             z = posterior.draw(generator)
             output = self.network.decode(z, dropout_generator)
         likelihood = self.network.likelihood
-        forward = Forward(likelihood, x, posterior, z, output, minibatch, generator, partners)
+        forward = Forward(
+            likelihood,
+            x,
+            posterior,
+            z,
+            output,
+            minibatch,
+            generator,
+            partners,
+            self._shares,
+            inputs.get("held"),
+        )
         return self._settings.objective.terms(forward)
 
     @property

@@ -24,6 +24,9 @@ _TEMPERATURE = 1 / 80
 # where bounds differ sharply, as under a Gaussian likelihood, that takes hundreds.
 _TRANSPORT_ITERATIONS = 5
 
+# Share of a component that was found no part: none, but with a logarithm.
+_LEAST_SHARE = 1e-6
+
 # Most rows in a Gram matrix: its size grows with the square, and the matrices of four components
 # and a minibatch of 8,192 rows would take a gigabyte.
 _GRAM_ROWS = 512
@@ -57,6 +60,8 @@ class Forward(NamedTuple):
     minibatch: Minibatch
     generator: torch.Generator  # for further draws
     partners: Partners | None = None  # where the rows are paired with neighbours
+    shares: Tensor | None = None  # (K,), of rows, where components have unequal ones
+    held: Tensor | None = None  # (B,), the component that alone is responsible for each row
 
     def log_prob(self) -> Tensor:
         """log p(x | y_k), (K, B)."""
@@ -128,17 +133,29 @@ def _elbo(objective: Objective, forward: Forward):
 
 
 def _mixture(objective: Objective, forward: Forward, kl_elsewhere: float = 0.0):
-    """sum_k r_k (KL_k - log p(x | y_k)) and KL(r || E[w]), r being balanced responsibilities.
+    """sum_k r_k (KL_k - log p(x | y_k)) and KL(r || E[w]), r being responsibilities.
 
     ``kl_elsewhere`` is the factor of KL_k in a row for which component k is not responsible.
     """
     log_prob, kl = forward.log_prob(), forward.posterior.kl()
     with torch.no_grad():
-        bound = (log_prob - objective.kl_weight * kl) / (_TEMPERATURE * forward.x.shape[-1])
-        log_r = balanced_log_softmax(forward.minibatch.gather(bound))[:, forward.minibatch.rows]
-        r = log_r.exp()
+        r, log_r = _responsibilities(objective, forward, log_prob, kl)
     kl_mixing = (r * (log_r - forward.posterior.weights.log())).sum(0)
     return -(r * log_prob).sum(0), ((r + kl_elsewhere * (1.0 - r)) * kl).sum(0), kl_mixing
+
+
+def _responsibilities(
+    objective: Objective, forward: Forward, log_prob: Tensor, kl: Tensor
+) -> tuple[Tensor, Tensor]:
+    """r and log r, (K, B), balanced by the shares; 1 for the part that a row is held to."""
+    if forward.held is not None:
+        k = torch.arange(len(kl), device=kl.device).unsqueeze(1)
+        # Where r is 0 its logarithm has no part in the terms.
+        return (k == forward.held).to(kl.dtype), torch.zeros_like(kl)
+    bound = (log_prob - objective.kl_weight * kl) / (_TEMPERATURE * forward.x.shape[-1])
+    log_r = balanced_log_softmax(forward.minibatch.gather(bound), forward.shares)
+    log_r = log_r[:, forward.minibatch.rows]
+    return log_r.exp(), log_r
 
 
 def _clusters(objective: Objective, forward: Forward):
@@ -146,16 +163,22 @@ def _clusters(objective: Objective, forward: Forward):
     return _mixture(objective, forward, kl_elsewhere=1.0 / len(forward.z))
 
 
-def balanced_log_softmax(logits: Tensor) -> Tensor:
-    """log softmax_k(logits + c_k) with c such that all K have about as many rows: (K, B).
+def balanced_log_softmax(logits: Tensor, shares: Tensor | None = None) -> Tensor:
+    """log softmax_k(logits + c_k) with c such that component k has about its share of rows: (K, B).
 
     The entropic optimal transport of rows to components, by Sinkhorn's iterations (Cuturi 2013).
+    Shares are (K,); None means equal ones.
     """
     log_r = logits.log_softmax(0)
+    equal = logits.new_ones(len(logits))
+    log_shares = (equal if shares is None else shares.clamp(min=_LEAST_SHARE)).log().unsqueeze(1)
     for _ in range(_TRANSPORT_ITERATIONS):
-        log_r = (log_r - log_r.logsumexp(1, keepdim=True)).log_softmax(0)
+        log_r = (log_r - log_r.logsumexp(1, keepdim=True) + log_shares).log_softmax(0)
     return log_r
 
+
+# Objectives whose components are parts of the data.
+OF_PARTS = ("mixture", "clusters")
 
 OBJECTIVES: dict[str, Terms] = {
     "melbo": _melbo,

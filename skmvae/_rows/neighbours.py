@@ -70,20 +70,20 @@ def find_neighbours(
     groups, and neighbours are sought by brute force within each. ``report`` hears of the progress.
     """
     rng = np.random.default_rng(seed)
-    projection = _projection(rows, training, rng)
-    near, nearest = [], []
+    projection = projection_of(rows, training, rng)
+    near, others = [], []
     start, n_done, next_line = time.perf_counter(), 0, _SECONDS_TO_FIRST_LINE
     for positions in _groups(len(training), rng):
         group = training[positions]
-        found = _nearest(_points(rows, group, projection), n_neighbors, rng)
+        found = nearest(points_of(rows, group, projection), n_neighbors, rng)
         near.append(np.repeat(group, found.shape[1]))
-        nearest.append(group[found.ravel()])
+        others.append(group[found.ravel()])
         n_done += len(group)
         if (seconds := time.perf_counter() - start) > next_line:
             left = seconds * (len(training) / n_done - 1.0)
             report(f"neighbours of {n_done} of {len(training)} rows found, {left:.0f} s left")
             next_line = seconds + _SECONDS_BETWEEN_LINES
-    i, j = np.concatenate(near), np.concatenate(nearest)
+    i, j = np.concatenate(near), np.concatenate(others)
     shape = len(rows), len(rows)
     graph = sparse.csr_array((np.ones(len(i), dtype=bool), (i, j)), shape=shape)
     return NeighbourGraph(graph.multiply(graph.T).tocsr())
@@ -97,7 +97,9 @@ def _groups(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield numbers[numbers < n]
 
 
-def _projection(rows: ScaledRows, training: np.ndarray, rng: np.random.Generator) -> Tensor | None:
+def projection_of(
+    rows: ScaledRows, training: np.ndarray, rng: np.random.Generator
+) -> Tensor | None:
     """The first 50 principal directions, (F, 50), on the device; None for 50 columns or fewer."""
     from sklearn.utils.extmath import randomized_svd  # nothing but this needs it
 
@@ -114,18 +116,17 @@ def _projection(rows: ScaledRows, training: np.ndarray, rng: np.random.Generator
     return torch.from_numpy(np.float32(directions.T)).to(rows.device)
 
 
-def _points(rows: ScaledRows, numbers: np.ndarray, projection: Tensor | None) -> Tensor:
-    """The rows of these numbers, projected, as centred points (n, d) in float64 on the device."""
+def points_of(rows: ScaledRows, numbers: np.ndarray, projection: Tensor | None) -> Tensor:
+    """The rows of these numbers, projected, as points (n, d) in float64 on the device."""
     points = []
     for block in row_blocks(len(numbers), rows.n_features, rows.device.type):
         x = rows[numbers[block]]
         points.append(x if projection is None else x @ projection)
-    found = torch.cat(points).double()
-    return found - found.mean(0)
+    return torch.cat(points).double()
 
 
 @no_gradients()
-def _nearest(points: Tensor, n_neighbors: int, rng: np.random.Generator) -> np.ndarray:
+def nearest(points: Tensor, n_neighbors: int, rng: np.random.Generator) -> np.ndarray:
     """The nearest other points of each: (n, n_neighbors), or n - 1 if that is less.
 
     Squared distances are |b|^2 - 2 a.b, up to what is the same for all b; float32 would lose those
@@ -134,6 +135,7 @@ def _nearest(points: Tensor, n_neighbors: int, rng: np.random.Generator) -> np.n
     points have each other as neighbours, and not all of them the same few.
     """
     n, device = len(points), points.device
+    points = points - points.mean(0)
     n_neighbors = min(n_neighbors, n - 1)
     squares = points.square().sum(1)
     noise = torch.from_numpy(np.tile(rng.random(n), 2)).to(device) * (

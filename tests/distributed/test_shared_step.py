@@ -17,6 +17,7 @@ from skmvae._model.distributions import draw_log_dirichlet, draw_normal
 from skmvae._model.minibatch import Minibatch
 from skmvae._model.network import MixtureVAE
 from skmvae._model.objective import OBJECTIVES
+from skmvae._rows.parts import Parts
 from skmvae._rows.scaled import ScaledRows
 from skmvae.architectures import Conv
 
@@ -40,6 +41,11 @@ def make_network(kind):
 def rows(kind):
     X = np.random.default_rng(0).normal(size=(N_ROWS, 16)).astype(np.float32)
     return 1 / (1 + np.exp(-X)) if kind == "bernoulli" else X
+
+
+def parts_of(X):
+    """Parts by the first column."""
+    return np.digitize(X[:, 0], [-0.5, 0.5])
 
 
 class Pairs:
@@ -66,9 +72,15 @@ def trained(kind, name, X, group, sizes, trainer_class=Trainer, n_epochs=2):
         batch_size=BATCH_SIZE,
         max_iter=n_epochs,
     )
-    partners = Pairs(sizes) if weight else None
     trainer = trainer_class(
-        network, scaled, chosen, n_training=len(X), seed=3, neighbours=partners, group=group
+        network,
+        scaled,
+        chosen,
+        n_training=len(X),
+        seed=3,
+        neighbours=Pairs(sizes) if weight else None,
+        parts=Parts(parts_of(X), np.array([0.2, 0.5, 0.3])) if kind == "parts" else None,
+        group=group,
     )
     few = mock.patch.object(objective_module, "_GRAM_ROWS", 5)
     with few if kind == "few rows in dHSIC" else nullcontext():
@@ -126,17 +138,19 @@ class UnionTrainer(Trainer):
         orders = [np.arange(n) for _, n in self._group.each()]
         return super().evaluate(held_out[self._group.of_all(orders)], where)
 
-    def _minibatches(self, indices, partners=None):
+    def _minibatches(self, indices, partners=None, labels=None):
         steps = minibatches(self._group._sizes, BATCH_SIZE).T
         ends = steps.sum(1).cumsum()[:-1]
         for i, sizes in enumerate(steps):
             self._sizes = sizes.tolist()
             own = np.split(indices, ends)[i]
-            inputs = (self._batches._rows[own],)
+            inputs = {"x": self._batches._rows[own]}
             if partners is not None:
                 other = np.split(partners, ends)[i]
-                ids = torch.from_numpy(np.stack([own, other]))
-                inputs = (self._batches._rows[np.concatenate([own, other])], ids)
+                both = np.concatenate([own, other])
+                inputs = {"x": self._batches._rows[both], "ids": torch.from_numpy(both)}
+            if labels is not None and self._step_number < self._n_held_steps:
+                inputs["held"] = torch.from_numpy(np.split(labels, ends)[i])
             yield inputs, Minibatch.whole(sum(self._sizes))
 
     def _terms(self, inputs, minibatch, generator, dropout_generator=None):
@@ -167,6 +181,8 @@ class UnionTrainer(Trainer):
         ("few rows in dHSIC", "melbo", 3),
         ("neighbours", "melbo", 1),
         ("neighbours", "elbo", 3),
+        ("parts", "mixture", 2),
+        ("parts", "clusters", 3),
         ("conv", "melbo", 2),
         ("conv", "melbo", 3),
         ("conv with neighbours", "melbo", 2),
