@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
 from .._model.objective import OF_PARTS, Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
-from .._rows.neighbours import find_neighbours
+from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
 from .._rows.scaled import ScaledRows
 from .._rows.statistics import mean_and_scale
@@ -129,18 +128,9 @@ def fit(
     limits = LIKELIHOODS[settings.likelihood].SUPPORT
     scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
     observers = [*observers] if checkpoint is None else [*observers, checkpoint]
-    neighbours = None
-    is_over = start is not None and _is_over(_progress_of(start), settings)
-    if settings.objective.neighbor_weight > 0.0 and not is_over:
-        neighbours = find_neighbours(
-            scaled,
-            rows[0],
-            settings.n_neighbors,
-            seed=[training_seed, group.rank],
-            report=partial(_report, observers),
-        )
-    parts = None
-    if settings.objective.name in OF_PARTS and not is_over:
+    neighbours, parts = None, None
+    if start is None or not _is_over(_progress_of(start), settings):
+        neighbours = _neighbours(scaled, rows[0], settings, training_seed, observers, group)
         parts = _parts(scaled, rows[0], settings, previous, training_seed, group)
     trainer = Trainer(
         new_network(untrained, make_generator(network_seed, settings.device), settings.device),
@@ -262,11 +252,6 @@ class _Loop:
         return state.with_values(progress=values, seed=self._seed)
 
 
-def _report(observers: list[Observer], line: str) -> None:
-    for observer in observers:
-        observer.report(line)
-
-
 def _untrained_state(
     X, settings: FitSettings, previous: PreviousFit | None, group: Group
 ) -> NetworkState:
@@ -348,6 +333,26 @@ def _progress_of(state: TrainingState) -> Progress:
     )
 
 
+def _neighbours(
+    rows: ScaledRows,
+    training: np.ndarray,
+    settings: FitSettings,
+    seed: int,
+    observers: list[Observer],
+    group: Group,
+) -> NeighbourGraph | None:
+    """The graph of this rank's rows, if the loss has the term that needs it."""
+
+    def report(line: str) -> None:
+        for observer in observers:
+            observer.report(line)
+
+    if settings.objective.neighbor_weight == 0.0:
+        return None
+    own_seed = [seed, group.rank]
+    return find_neighbours(rows, training, settings.n_neighbors, seed=own_seed, report=report)
+
+
 def _parts(
     rows: ScaledRows,
     training: np.ndarray,
@@ -357,9 +362,11 @@ def _parts(
     group: Group,
 ) -> Parts | None:
     """The parts that components start from; a fit that continues another keeps their shares."""
+    if settings.objective.name not in OF_PARTS or settings.k == 1:
+        return None
     if previous is not None:
         return Parts(None, previous.weights)
-    parts = find_parts(rows, training, settings.k, seed, group) if settings.k > 1 else None
+    parts = find_parts(rows, training, settings.k, seed, group)
     if parts is not None and settings.objective.name == "mixture" and not parts.shares.all():
         # A density gains by components that share a part: with three sheets, eight components have
         # a bound some ten nats above that of three.
