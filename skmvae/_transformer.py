@@ -396,7 +396,9 @@ class MVAETransformer(
                     f"rows ({rows.shape[0]}) are all the same. Begin with a chunk of rows that "
                     "differ."
                 )
-            settings = settings_of(self, max_iter=1, schedule=ENDLESS[self.learning_rate_schedule])
+            schedule = ENDLESS[self.learning_rate_schedule]
+            # A chunk need not have all parts, nor have them in their shares.
+            settings = settings_of(self, max_iter=1, schedule=schedule, starts_from_parts=False)
             observers = [Reporter(1)] if self.verbose else []
             seed = draw_seed(self.random_state)
             result = fit(rows, settings, seed=seed, previous=previous, observers=observers)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._distributed.group import ALONE, Group
 from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
-from .._model.objective import OF_PARTS, Objective, ObjectiveTerms
+from .._model.objective import Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
@@ -39,6 +39,9 @@ from .step import DivergenceError, Trainer, TrainingSettings
 # Default batch size: with 128, a table of 100 rows would get one step per epoch.
 _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
+# A component is idle if its mean weight is below this fraction of an equal one.
+_IDLE_WEIGHT = 0.1
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -56,6 +59,7 @@ class FitSettings:
     learning_rate: float
     schedule: Schedule
     n_neighbors: int
+    starts_from_parts: bool  # of the data, where it has separate ones
     validation_fraction: float | None  # None holds out no rows
     n_iter_no_change: int
     tol: float
@@ -361,11 +365,13 @@ def _parts(
     seed: int,
     group: Group,
 ) -> Parts | None:
-    """The parts that components start from; a fit that continues another keeps their shares."""
-    if settings.objective.name not in OF_PARTS or settings.k == 1:
+    """The parts that components start from; the shares alone for a fit that continues another."""
+    if not settings.starts_from_parts:
         return None
     if previous is not None:
-        return Parts(None, previous.weights)
+        # Equal shares would give work to components that were found no part.
+        has_idle = previous.weights.min() < _IDLE_WEIGHT / settings.k
+        return Parts(None, previous.weights) if has_idle else None
     parts = find_parts(rows, training, settings.k, seed, group)
     if parts is not None and settings.objective.name == "mixture" and not parts.shares.all():
         # A density gains by components that share a part: with three sheets, eight components have
