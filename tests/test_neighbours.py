@@ -262,6 +262,12 @@ def test_weight_zero_is_the_model_without():
     assert "neighbors" not in plain.history_
 
 
+def test_equal_rows_have_the_same_partners_for_the_same_random_state():
+    X = np.repeat(two_clouds()[::30], 30, axis=0)
+    first, second = (make(neighbor_weight=0.5).fit(X) for _ in range(2))
+    assert first.history_["neighbors"] == second.history_["neighbors"]
+
+
 def test_neighbours_of_rows_are_neighbours_of_codes():
     X = two_clouds()
     expected, kept = mutual_pairs(X, np.arange(300), 10), []

@@ -73,7 +73,7 @@ def test_wide_and_many_rows_have_the_parts_of_a_sample(monkeypatch):
     ("X", "k"),
     [
         (np.random.default_rng(0).normal(size=(500, 8)), 4),
-        (np.random.default_rng(0).uniform(size=(1000, 1)), 4),
+        (np.random.default_rng(0).uniform(size=(1000, 1)), 60),
         (np.ones((50, 3)), 4),
         (np.random.default_rng(0).normal(size=(7, 3)), 4),
     ],
