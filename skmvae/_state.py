@@ -158,7 +158,8 @@ def history_of(records: Iterable[Record]) -> dict[str, list[float]]:
     The loss and the paper's terms are there in any case, the others if any epoch has them.
     """
     records = [*records]
-    names = dict.fromkeys(["loss", *ObjectiveTerms._fields[:4]])
+    names = dict.fromkeys(["loss", *ObjectiveTerms._fields])
+    del names["neighbors"]
     names |= {name: None for record in records for name in record}
     return {name: [record.get(name, math.nan) for record in records] for name in names}
 

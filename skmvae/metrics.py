@@ -32,10 +32,6 @@ __all__ = [
 _BLOCK_ROWS = 256
 
 
-def _unheard(line: str) -> None:
-    """Progress that nobody asked for."""
-
-
 @no_gradients()
 def dhsic_score(Z: ArrayLike, k: int, *, gamma: float | None = None) -> float:
     """Dependence between the codes of k components: dHSIC (equation 13 of the paper).
@@ -267,6 +263,7 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     table, labels = check_X_y(X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
     mean, scale = mean_and_scale(table)
     rows = ScaledRows(table, mean, scale, torch.device("cpu"))
-    graph = find_neighbours(rows, np.arange(len(rows)), n_neighbors, seed=0, report=_unheard)
+    all_rows = np.arange(len(rows))
+    graph = find_neighbours(rows, all_rows, n_neighbors, seed=0, report=lambda line: None)
     first, second = (labels[numbers] for numbers in graph.pairs())
     return float(np.mean(first == second)) if len(first) else np.nan

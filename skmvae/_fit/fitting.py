@@ -372,12 +372,9 @@ def _parts(
         # Equal shares would give work to components that were found no part.
         has_idle = previous.weights.min() < _IDLE_WEIGHT / settings.k
         return Parts(None, previous.weights) if has_idle else None
-    parts = find_parts(rows, training, settings.k, seed, group)
-    if parts is not None and settings.objective.name == "mixture" and not parts.shares.all():
-        # A density gains by components that share a part: with three sheets, eight components have
-        # a bound some ten nats above that of three.
-        return None
-    return parts
+    # A density gains by components that share a part (docs/paper.md, where the parts are known).
+    least = settings.k if settings.objective.name == "mixture" else 2
+    return find_parts(rows, training, range(least, settings.k + 1), seed, group)
 
 
 def _is_over(progress: Progress, settings: FitSettings) -> bool:

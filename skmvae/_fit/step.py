@@ -29,8 +29,8 @@ from .schedules import Schedule
 # magnitude; at the pace of the other parameters it lags behind for most of a short fit.
 _VARIANCE_LEARNING_RATE_FACTOR = 10.0
 
-# Components are held to the parts that they start from for this fraction of the steps. Let go at
-# 0.3, before codes told components apart, one fit of eight left two lines again; later none did.
+# Components are held to the parts that they start from for this fraction of the steps: until codes
+# tell components apart. Let go earlier, some lose their parts again.
 _FRACTION_HELD = 0.7
 
 # A first moment of 1e-15 takes 300 steps without a gradient to become denormal with a beta of 0.85,

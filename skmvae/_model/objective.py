@@ -170,10 +170,11 @@ def balanced_log_softmax(logits: Tensor, shares: Tensor | None = None) -> Tensor
     Shares are (K,); None means equal ones.
     """
     log_r = logits.log_softmax(0)
-    equal = logits.new_ones(len(logits))
-    log_shares = (equal if shares is None else shares.clamp(min=_LEAST_SHARE)).log().unsqueeze(1)
     for _ in range(_TRANSPORT_ITERATIONS):
-        log_r = (log_r - log_r.logsumexp(1, keepdim=True) + log_shares).log_softmax(0)
+        log_r = log_r - log_r.logsumexp(1, keepdim=True)
+        if shares is not None:
+            log_r = log_r + shares.clamp(min=_LEAST_SHARE).log().unsqueeze(1)
+        log_r = log_r.log_softmax(0)
     return log_r
 
 

@@ -71,22 +71,26 @@ def find_neighbours(
     """
     rng = np.random.default_rng(seed)
     projection = projection_of(rows, training, rng)
-    near, others = [], []
+    edges = []
     start, n_done, next_line = time.perf_counter(), 0, _SECONDS_TO_FIRST_LINE
     for positions in _groups(len(training), rng):
         group = training[positions]
         found = nearest(points_of(rows, group, projection), n_neighbors, rng)
-        near.append(np.repeat(group, found.shape[1]))
-        others.append(group[found.ravel()])
+        edges.append(edges_of(group, found))
         n_done += len(group)
         if (seconds := time.perf_counter() - start) > next_line:
             left = seconds * (len(training) / n_done - 1.0)
             report(f"neighbours of {n_done} of {len(training)} rows found, {left:.0f} s left")
             next_line = seconds + _SECONDS_BETWEEN_LINES
-    i, j = np.concatenate(near), np.concatenate(others)
+    i, j = np.concatenate(edges, axis=1)
     shape = len(rows), len(rows)
     graph = sparse.csr_array((np.ones(len(i), dtype=bool), (i, j)), shape=shape)
     return NeighbourGraph(graph.multiply(graph.T).tocsr())
+
+
+def edges_of(numbers: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """From each row to its nearest: numbers (n,) and positions in them (n, m) -> (2, n m)."""
+    return np.stack([np.repeat(numbers, found.shape[1]), numbers[found.ravel()]])
 
 
 def _groups(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
