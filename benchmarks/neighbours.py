@@ -15,6 +15,7 @@ the training half of two tables. All other parts are judged on test rows. Models
 """
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -24,11 +25,7 @@ from machine import cpu_seconds, run_part
 from machine import measured as measured_in
 from sklearn.cluster import KMeans
 from sklearn.datasets import (
-    load_breast_cancer,
-    load_diabetes,
-    load_digits,
     load_iris,
-    load_wine,
     make_classification,
     make_friedman1,
     make_friedman2,
@@ -52,6 +49,10 @@ from skmvae import MVAETransformer
 from skmvae.architectures import MLP, Conv
 from skmvae.datasets import fetch_mnist
 from skmvae.metrics import neighbor_purity, reconstruction_error
+
+sys.path.append(str(Path(__file__).parent / "paper"))
+import defaults
+from mnist import labelled_rows
 
 WEIGHT = 1 / 16
 N_DRAWS = 5  # of the labelled rows
@@ -186,24 +187,16 @@ def figures(train, y, test, y_test):
     for n_labels in (100, 1_000):
         of_svm, of_spreading = [], []
         for draw in range(N_DRAWS):
-            rows = labelled(y, n_labels, draw)
+            rows = labelled_rows(y, n_labels, draw)
             svm = LinearSVC(C=0.01, random_state=0).fit(scaled[rows], y[rows])
             of_svm.append(svm.score(scaled_test, y_test))
-            rows = labelled(y_test, n_labels, draw)
+            rows = labelled_rows(y_test, n_labels, draw)
             of_spreading.append(spread(test, y_test, rows))
         values[f"SVM, {n_labels} labels"] = 100 * np.mean(of_svm)
         values[f"label spreading, {n_labels}"] = 100 * np.mean(of_spreading)
     parts = KMeans(10, n_init=4, random_state=0).fit_predict(test)
     values["NMI"] = normalized_mutual_info_score(y_test, parts)
     return {name: round(float(value), 3) for name, value in values.items()}
-
-
-def labelled(y, n_labels, draw):
-    """Rows that have a label, as many of each class."""
-    rows, _ = train_test_split(
-        np.arange(len(y)), train_size=n_labels, stratify=y, random_state=draw
-    )
-    return rows
 
 
 def spread(codes, y, rows):
@@ -243,20 +236,16 @@ def one_hot():
 
 
 TABLES = {
-    "digits": lambda: load_digits(return_X_y=True),
-    "breast cancer": lambda: load_breast_cancer(return_X_y=True),
-    "wine": lambda: load_wine(return_X_y=True),
+    **{name: defaults.TABLES[name] for name in ("digits", "breast cancer", "wine")},
     "iris": lambda: load_iris(return_X_y=True),
     "make_classification, 20 columns": lambda: classes(
         2000, 20, n_informative=5, n_redundant=5, n_clusters_per_class=3
     ),
-    "make_classification, 40 columns": lambda: classes(
-        1000, 40, n_informative=10, n_redundant=10, n_classes=3
-    ),
+    "make_classification, 40 columns": defaults.TABLES["make_classification"],
     "make_classification, 100 columns": lambda: classes(
         2000, 100, n_informative=20, n_redundant=30, n_classes=5, n_clusters_per_class=1
     ),
-    "diabetes": lambda: load_diabetes(return_X_y=True),
+    "diabetes": defaults.TABLES["diabetes"],
     "friedman 1": lambda: make_friedman1(2000, 10, noise=1.0, random_state=0),
     "friedman 2": lambda: make_friedman2(2000, noise=100.0, random_state=0),
     "swiss roll": swiss_roll,
@@ -338,12 +327,16 @@ def graph(_):
             lambda: find_neighbours(rows, np.arange(len(X)), 10, seed=0, report=logging.info)
         )
 
-    def epoch(X):
-        return cpu_seconds(lambda: mixture(max_iter=1, random_state=0).fit(X))
+    def epoch(X, **params):
+        return cpu_seconds(lambda: mixture(max_iter=1, random_state=0, **params).fit(X))
 
     X, *_ = images()
     measured("graph, MNIST", lambda: seconds(X))
     measured("epoch, MNIST", lambda: epoch(X))
+    narrow = np.random.default_rng(0).normal(size=(20_000, 10)).astype(np.float32)
+    small = {"likelihood": "gaussian", "architecture": None}
+    measured("graph, 20,000 rows of 10", lambda: seconds(narrow))
+    measured("epoch, 20,000 rows of 10", lambda: epoch(narrow, **small))
     wide = np.random.default_rng(0).normal(size=(1_000_000, 100)).astype(np.float32)
     measured("graph, a million rows of 100", lambda: seconds(wide))
 

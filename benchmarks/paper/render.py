@@ -370,18 +370,28 @@ def _kept(name, kind="amx_bf16"):
     return json.loads(path.read_text())
 
 
-class Times:
-    """Figures of time_to_quality.py by the start of their keys, over all seeds."""
+class OverSeeds:
+    """Figures of a script of benchmarks by the start of their keys, over all seeds."""
 
-    def __init__(self, kind="avx512_bf16"):
-        self._figures = _kept("time_to_quality", kind)
+    def __init__(self, name, kind="avx512_bf16"):
+        self._figures = _kept(name, kind)
 
     def values(self, start, key):
         return [
             figures[key]
             for name, figures in self._figures.items()
-            if name == start or name.startswith(f"{start}, seed")
+            if (name == start or name.startswith(f"{start}, seed")) and key in figures
         ]
+
+    def row(self, start, columns):
+        return [_cell(self.values(start, key), digits) for key, digits in columns.items()]
+
+
+class Times(OverSeeds):
+    """Figures of time_to_quality.py."""
+
+    def __init__(self, kind="avx512_bf16"):
+        super().__init__("time_to_quality", kind)
 
     def fits_on_mnist(self):
         pattern = r"mnist, ((?:now|neighbours|before), \d+ epochs)"
@@ -389,9 +399,6 @@ class Times:
         names = {match[1] for match in found if match}
         order = ("now", "neighbours", "before")
         return sorted(names, key=lambda n: (order.index(n.split(",")[0]), int(n.split()[1])))
-
-    def row(self, start, columns):
-        return [_cell(self.values(start, key), digits) for key, digits in columns.items()]
 
     def median(self, start):
         return np.median(self.values(start, "seconds"))
@@ -489,21 +496,6 @@ def times_of_searches():
     return ["search", "seconds", "best score, %"], rows
 
 
-class Neighbours:
-    """Figures of benchmarks/neighbours.py by name and seed."""
-
-    def __init__(self):
-        self._figures = _kept("neighbours", "avx512_bf16")
-
-    def values(self, name, key):
-        names = (name, *(f"{name}, seed {seed}" for seed in range(10)))
-        found = (self._figures.get(n, {}) for n in names)
-        return [figures[key] for figures in found if key in figures]
-
-    def row(self, name, columns):
-        return [_cell(self.values(name, key), digits) for key, digits in columns.items()]
-
-
 NEIGHBOURS = {
     "**M-VAE, K = 4, with neighbours**": "K = 4, weight 0.0625",
     "M-VAE, K = 4, without": "K = 4, weight 0",
@@ -517,20 +509,25 @@ NEIGHBOURS = {
 }
 
 
-@table("neighbours, accuracy")
-def neighbours_accuracy():
-    columns = {
-        "linear SVM": 2,
-        "KNN": 2,
-        "MLP": 2,
-        "SVM, 100 labels": 1,
-        "SVM, 1000 labels": 1,
-        "label spreading, 100": 1,
-        "label spreading, 1000": 1,
-    }
-    figures = Neighbours()
+def _neighbours(columns):
+    figures = OverSeeds("neighbours")
     rows = [[name, *figures.row(key, columns)] for name, key in NEIGHBOURS.items()]
     return ["codes", *columns], rows
+
+
+@table("neighbours, accuracy")
+def neighbours_accuracy():
+    return _neighbours(
+        {
+            "linear SVM": 2,
+            "KNN": 2,
+            "MLP": 2,
+            "SVM, 100 labels": 1,
+            "SVM, 1000 labels": 1,
+            "label spreading, 100": 1,
+            "label spreading, 1000": 1,
+        }
+    )
 
 
 @table("neighbours, short")
@@ -538,7 +535,7 @@ def neighbours_in_short():
     columns = {"linear SVM": 1, "KNN": 1, "SVM, 100 labels": 1, "SVM, 1000 labels": 1, "NMI": 2}
     seconds = {"fit seconds": 0, "transform seconds": 1}
     names = list(NEIGHBOURS)
-    figures, rows = Neighbours(), []
+    figures, rows = OverSeeds("neighbours"), []
     for name in (*names[:4], "UMAP, 10 dimensions", "PCA, 80"):
         values = {key: figures.values(NEIGHBOURS[name], key) for key in columns | seconds}
         means = [
@@ -552,17 +549,14 @@ def neighbours_in_short():
 
 @table("neighbours, rest")
 def neighbours_rest():
-    columns = {"NMI": 2, "MSE": 2, "bound": 1, "fit seconds": 0, "transform seconds": 1}
-    figures = Neighbours()
-    rows = [[name, *figures.row(key, columns)] for name, key in NEIGHBOURS.items()]
-    return ["codes", *columns], rows
+    return _neighbours({"NMI": 2, "MSE": 2, "bound": 1, "fit seconds": 0, "transform seconds": 1})
 
 
 @table("neighbours, weights")
 def neighbours_weights():
     columns = {"linear SVM": 2, "KNN": 2, "SVM, 100 labels": 1, "MSE": 2, "bound": 1}
     of_tables = {"linear": 1, "KNN": 1, "5 labels a class": 1}
-    figures, rows = Neighbours(), []
+    figures, rows = OverSeeds("neighbours"), []
     for weight in (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8):
         row = [f"1/{1 / weight:.0f}" if weight else "0"]
         row += figures.row(f"validation: MNIST, weight {weight:g}", columns)
@@ -577,7 +571,7 @@ def neighbours_weights():
 def neighbours_on_tables():
     """Means over the seeds, and the gain of the term with the standard error of its mean."""
     columns = {"linear": 1, "KNN": 1, "5 labels a class": 1}
-    figures, rows = Neighbours(), []
+    figures, rows = OverSeeds("neighbours"), []
     for name in neighbours.TABLES:
         purity = "".join(f"{p:.2f}" for p in figures.values(f"{name}, purity", "purity"))
         of_features = {
