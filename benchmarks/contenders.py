@@ -67,6 +67,7 @@ class Ours(Stepwise):
             weight_concentration_prior=1 / k,
             mean=np.zeros(X.shape[1]),
             scale=1.0,
+            shares=None,
             arrays={},
         )
         settings = fit_step.TrainingSettings(

@@ -95,21 +95,48 @@ class Inference:
             means = network.component_means(self._by_component(codes))
             return mix(means, network.encode(means).concentration)
 
-        return self._rows(decode, ScaledRows(Z, 0.0, 1.0, self._device, Z.dtype))
+        return self._rows(decode, self._unscaled(Z))
 
-    def generate(self, n_rows: int, rng: np.random.Generator, component: int | None) -> np.ndarray:
-        """sum_k w_k y_k, or y_component, for w ~ Dir(c, ..., c), z_k ~ N(0, I): (n, F) float64."""
+    def generate(
+        self, n_rows: int, rng: np.random.Generator, component: int | None, noise: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """New rows (n, F) float64 and the component (n,) of each; None where rows blend all."""
+        state = self.state
+        if state.shares is None and component is None:
+            components, rows = None, self._blends(n_rows, rng)
+        else:
+            codes = rng.standard_normal((n_rows, state.latent_dim))
+            components = np.full(n_rows, component)
+            if component is None:
+                components = rng.choice(state.k, size=n_rows, p=state.shares)
+            rows = self._decoded(codes, components)
+        if noise:
+            network, _ = _network_of(state, self._device, rows.dtype)
+            rows = network.likelihood.draw(rows, state.scale, rng)
+        return rows, components
+
+    def _decoded(self, codes: np.ndarray, components: np.ndarray) -> np.ndarray:
+        """y_k of each code, k being its component: (n, d) and (n,) -> (n, F)."""
+        k = self.state.k
+
+        def decode(network: MixtureVAE, draws: Tensor) -> Tensor:
+            component, z = draws[:, 0].long(), draws[:, 1:]
+            means = network.component_means(z.expand(k, -1, -1))
+            return means[component, torch.arange(len(z), device=z.device)]
+
+        return self._rows(decode, self._unscaled(np.column_stack([components, codes])))
+
+    def _blends(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+        """sum_k w_k y_k for w ~ Dir(c, ..., c) and z_k ~ N(0, I), equation 5: (n, F)."""
         k, n_codes = self.state.k, self.state.n_codes
         weights = rng.dirichlet(np.full(k, self.state.weight_concentration_prior), size=n_rows)
         codes = rng.standard_normal((n_rows, n_codes))
-        draws = np.hstack([weights, codes])
 
-        def generate(network: MixtureVAE, draws: Tensor) -> Tensor:
+        def blend(network: MixtureVAE, draws: Tensor) -> Tensor:
             weights, codes = draws.split((k, n_codes), dim=1)
-            means = network.component_means(self._by_component(codes))
-            return mix(means, weights) if component is None else means[component]
+            return mix(network.component_means(self._by_component(codes)), weights)
 
-        return self._rows(generate, ScaledRows(draws, 0.0, 1.0, self._device, draws.dtype))
+        return self._rows(blend, self._unscaled(np.hstack([weights, codes])))
 
     def log_likelihood_bound(self, X, n_draws: int) -> np.ndarray:
         """Importance-weighted lower bound of log p(x), in the units of X: (n, F) -> (n,)."""
@@ -122,11 +149,15 @@ class Inference:
         # A few draws at a time: memory must not grow with their number.
         n_at_once = min(n_draws, max(1, _OUTPUTS_A_ROW // (k * n_features)))
         parts = eps.to(self._device, rows.tensor_dtype).split(n_at_once, dim=1)
+        equal = np.full(k, 1.0 / k)
+        shares = torch.tensor(equal if self.state.shares is None else self.state.shares)
+        shares = shares.to(self._device, rows.tensor_dtype)
         log_volume = n_features * math.log(self.state.scale)
 
         def bound(network: MixtureVAE, x: Tensor) -> Tensor:
             sums = [
-                log_likelihood_bound(network, x, part) + math.log(part.shape[1]) for part in parts
+                log_likelihood_bound(network, x, part, shares) + math.log(part.shape[1])
+                for part in parts
             ]
             return torch.logsumexp(torch.stack(sums), dim=0) - math.log(n_draws) - log_volume
 
@@ -134,6 +165,9 @@ class Inference:
 
     def _scaled(self, X, limits: tuple[float, float] | None = None) -> ScaledRows:
         return ScaledRows(X, self.state.mean, self.state.scale, self._device, X.dtype, limits)
+
+    def _unscaled(self, Z: np.ndarray) -> ScaledRows:
+        return ScaledRows(Z, 0.0, 1.0, self._device, Z.dtype)
 
     def _by_component(self, codes: Tensor) -> Tensor:
         """(B, K d) -> (K, B, d)."""

@@ -15,7 +15,7 @@ from ._files.writing import at_home
 from ._fit.fitting import FitSettings, PreviousFit
 from ._fit.schedules import SCHEDULES
 from ._model.distributions import LIKELIHOODS
-from ._model.objective import OBJECTIVES, OF_PARTS, Objective
+from ._model.objective import OBJECTIVES, Objective
 from ._rows.fingerprints import fingerprint, fingerprint_of_shards
 from ._runtime import resolve_device, resolve_precision
 from ._validation import FLAG, Rule, at_least, in_interval, of_type, one_of, optional
@@ -97,7 +97,6 @@ def settings_of(estimator: Any, **changes: Any) -> FitSettings:
         "learning_rate": float(estimator.learning_rate),
         "schedule": SCHEDULES[estimator.learning_rate_schedule],
         "n_neighbors": int(estimator.n_neighbors),
-        "starts_from_parts": estimator.objective in OF_PARTS and estimator.k > 1,
         "validation_fraction": estimator.validation_fraction if estimator.early_stopping else None,
         "n_iter_no_change": int(estimator.n_iter_no_change),
         "tol": float(estimator.tol),

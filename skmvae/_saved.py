@@ -35,9 +35,18 @@ _RENAMED_COLUMNS = {"kl_weights": "kl_mixing"}
 def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     """The state of an estimator that an earlier version saved, as this one saves it."""
     saved = {**_LATER_PARAMETERS, **saved}
+    state = saved.get("_state")
+    if isinstance(state, NetworkState) and _lacks(state) == ["shares"]:
+        shares = shares_before(saved.get("objective"), state.k)
+        saved["_state"] = NetworkState(**vars(state), shares=shares)
     if isinstance(history := saved.get("history_"), dict):
         saved["history_"] = {_RENAMED_COLUMNS.get(n, n): column for n, column in history.items()}
     return {name: value for name, value in saved.items() if name not in _DERIVED}
+
+
+def shares_before(objective: object, k: int) -> np.ndarray | None:
+    """The shares of components in the density, in models that were saved without."""
+    return None if objective == "averaged" else np.full(k, 1.0 / k)
 
 
 def check_saved(saved: dict[str, Any], parameters: Iterable[str], kind: str) -> None:
@@ -58,7 +67,7 @@ def check_state(state: NetworkState) -> None:
     """Raise ValueError, naming what is wrong, unless ``state`` is whole and consistent."""
     if not isinstance(state, NetworkState):
         raise ValueError(f"the fitted state must be a NetworkState, got {type(state).__name__}.")
-    if missing := sorted({field.name for field in fields(NetworkState)} - vars(state).keys()):
+    if missing := _lacks(state):
         raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
     if state.format_version != FORMAT_VERSION:
         raise ValueError(
@@ -76,6 +85,17 @@ def check_state(state: NetworkState) -> None:
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
         _check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+    if state.shares is not None:
+        _check_array_of("shares", state.shares, (state.k,), np.float64)
+        if not (state.shares > 0.0).all() or abs(state.shares.sum() - 1.0) > 1e-6:
+            raise ValueError(
+                f"shares of the fitted state is not valid: {state.shares}; expected positive "
+                "numbers that sum to one."
+            )
+
+
+def _lacks(state: NetworkState) -> list[str]:
+    return sorted({field.name for field in fields(NetworkState)} - vars(state).keys())
 
 
 def check_training(training: TrainingState, network: NetworkState, *, in_a_fit: bool) -> None:

@@ -35,6 +35,8 @@ class NetworkState:
     weight_concentration_prior: float
     mean: np.ndarray  # (F,) float64
     scale: float
+    # (K,) float64, of the components in the density; None where a row blends them all.
+    shares: np.ndarray | None
     arrays: dict[str, np.ndarray]  # parameters and buffers of MixtureVAE, by name; float32
     format_version: int = FORMAT_VERSION
     skmvae_version: str = __version__
@@ -68,6 +70,10 @@ class NetworkState:
         arrays = {name: np.array(array) for name, array in to_arrays(tensors).items()}
         return replace(self, arrays=arrays)
 
+    def with_shares(self, shares: np.ndarray) -> NetworkState:
+        """This state with other shares, unless its rows blend all components."""
+        return self if self.shares is None else replace(self, shares=shares)
+
     def with_components(
         self, components: np.ndarray, weight_concentration_prior: float
     ) -> NetworkState:
@@ -78,6 +84,9 @@ class NetworkState:
         kept = replace(
             self, k=len(components), weight_concentration_prior=weight_concentration_prior
         )
+        if self.shares is not None:
+            shares = self.shares[components]
+            kept = replace(kept, shares=shares / shares.sum())
         old, new = shapes(self), shapes(kept)
         arrays = {}
         for name in old | new:

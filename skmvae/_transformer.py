@@ -31,6 +31,7 @@ from ._saved import check_saved, upgraded
 from ._state import NetworkState, Trained, TrainingState, history_of, records_of
 from ._validation import (
     COLUMNS,
+    FLAG,
     at_least,
     check_codes,
     check_new_rows,
@@ -54,6 +55,11 @@ SKOPS_TRUSTED = [
 ]
 
 RandomState: TypeAlias = int | np.random.RandomState | None
+
+
+def _weighted(fitted: dict[str, Any], weights: np.ndarray) -> dict[str, Any]:
+    """Attributes that ``weights_`` decides: components have them as shares in the density."""
+    return {"_state": fitted["_state"].with_shares(weights), "weights_": weights}
 
 
 def _trains_on_all_rows(estimator: MVAETransformer) -> bool:
@@ -163,7 +169,8 @@ class MVAETransformer(
     Attributes
     ----------
     weights_ : ndarray of shape (k,)
-        Mean mixing weight of each component over the training rows.
+        Mean mixing weight of each component over the training rows, which is its share in the
+        density; after ``partial_fit`` also over its calls.
     mean_ : ndarray of shape (n_features,)
         Column means of X; zeros for the Bernoulli likelihood.
     scale_ : float
@@ -347,7 +354,7 @@ class MVAETransformer(
                 group=group,
             )
             fitted, interruption = uninterrupted(lambda: attributes(result.trained))
-            fitted["weights_"] = group.mean(fitted["weights_"], rows.shape[0])
+            fitted |= _weighted(fitted, group.mean(fitted["weights_"], rows.shape[0]))
         return self._become(fitted, result.interruption or interruption)
 
     @available_if(_trains_on_all_rows)
@@ -361,8 +368,9 @@ class MVAETransformer(
         network; ``fit`` begins anew.
 
         A stream has no known end, so under "trapezoid" the learning rate is a third of
-        ``learning_rate`` throughout, and Adam's betas are the usual ones. ``weights_`` and
-        ``batch_size=None`` follow the rows of the chunk.
+        ``learning_rate`` throughout, and Adam's betas are the usual ones. ``batch_size=None``
+        follows the rows of the chunk, and ``weights_`` is the mean over all chunks. Under "mixture"
+        and "clusters" components start from the parts of the first one.
 
         Parameters
         ----------
@@ -397,8 +405,7 @@ class MVAETransformer(
                     "differ."
                 )
             schedule = ENDLESS[self.learning_rate_schedule]
-            # A chunk need not have all parts, nor have them in their shares.
-            settings = settings_of(self, max_iter=1, schedule=schedule, starts_from_parts=False)
+            settings = settings_of(self, max_iter=1, schedule=schedule)
             observers = [Reporter(1)] if self.verbose else []
             seed = draw_seed(self.random_state)
             result = fit(rows, settings, seed=seed, previous=previous, observers=observers)
@@ -407,6 +414,10 @@ class MVAETransformer(
             fitted, interruption = uninterrupted(
                 lambda: self._attributes_of(result.trained, previous, rows, columns)
             )
+        if previous is not None:
+            # The mean over the epochs: a chunk need not have all parts, or have their shares.
+            change = (fitted["weights_"] - previous.weights) / (previous.n_epochs + 1)
+            fitted |= _weighted(fitted, previous.weights + change)
         fitted["_training"] = result.training
         return self._become(fitted, result.interruption or interruption)
 
@@ -446,14 +457,15 @@ class MVAETransformer(
         """The parameters and what a fit leaves, without what an earlier one has left."""
         kept = {n: v for n, v in self.__dict__.items() if n not in ("_training", *COLUMNS)}
         earlier = [] if previous is None else records_of(self.history_)
-        return {
+        fitted = {
             **kept,
             **columns,
             "_state": trained.state,
             "_split_seed": trained.split_seed,
             "history_": history_of([*earlier, *trained.records]),
-            "weights_": Inference(trained.state, resolve_device(self.device)).mean_weights(X),
         }
+        weights = Inference(trained.state, resolve_device(self.device)).mean_weights(X)
+        return fitted | _weighted(fitted, weights)
 
     def _shortage_explained(self, method: str, remedy: str) -> AbstractContextManager[None]:
         return out_of_memory_explained(
@@ -576,12 +588,17 @@ class MVAETransformer(
         n_samples: int = 1,
         random_state: RandomState = None,
         component: int | None = None,
-    ) -> np.ndarray:
-        """Draw new rows from the generative process.
+        *,
+        noise: bool = False,
+        return_component: bool = False,
+    ) -> Any:  # a tuple with return_component
+        """Draw new rows from the density that ``score_samples`` bounds.
 
-        w ~ Dir(c, ..., c) and z_i ~ N(0, I), and the row is sum_i w_i y_i (equations 2 to 5),
-        without observation noise. Where components have specialised, such a row blends what has
-        nothing in common: draw from one ``component`` at a time there.
+        A component i is drawn with its share, which is ``weights_[i]``, then its code
+        z_i ~ N(0, I), and the row is y_i, what its decoder makes of that. Under
+        ``objective="averaged"`` the model is another, and the row is sum_i w_i y_i for
+        w ~ Dir(c, ..., c) and a code of each component (equations 2 to 5). Models that were saved
+        by versions before 0.2 have equal shares.
 
         Parameters
         ----------
@@ -590,20 +607,46 @@ class MVAETransformer(
         random_state : int, RandomState instance or None, default=None
             Seed of the draws; None takes entropy from the operating system.
         component : int, default=None
-            None draws w from its prior. An int in [0, k) gives weight 1 to that component: the row
-            is y_i, of the code z_i that the same seed gives with None.
+            None draws the component of each row. An int in [0, k) is that of all.
+        noise : bool, default=False
+            Draw x from p(x | y), in place of y itself, which is its mean: then rows have the
+            density that is scored, and look it.
+        return_component : bool, default=False
+            Return the component of each row too, as scikit-learn's mixtures always do; here most
+            callers want rows alone.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float64
             In the units of the training data.
+        component : ndarray of shape (n_samples,), int64
+            Only with ``return_component``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmvae import MVAETransformer
+        >>> mvae = MVAETransformer(k=2, latent_dim=2, objective="mixture", random_state=0)
+        >>> mvae.fit(load_iris().data)
+        MVAETransformer(k=2, latent_dim=2, objective='mixture', random_state=0)
+        >>> rows, component = mvae.sample(100, 0, noise=True, return_component=True)
+        >>> rows.shape, component.shape
+        ((100, 4), (100,))
         """
         inference = self._inference()
         check_value("n_samples", n_samples, at_least(1))
         check_value("random_state", random_state, RULES["random_state"])
         check_value("component", component, optional(index_below(inference.state.k)))
+        check_value("noise", noise, FLAG)
+        check_value("return_component", return_component, FLAG)
+        if return_component and component is None and inference.state.shares is None:
+            raise ValueError(
+                "return_component=True, but rows blend all components under "
+                "objective='averaged'. Set return_component=False, or choose a component."
+            )
         rng = np.random.default_rng(draw_seed(random_state))
-        return inference.generate(n_samples, rng, component)
+        rows, components = inference.generate(n_samples, rng, component, noise)
+        return (rows, components) if return_component else rows
 
     def prune(self, threshold: float = 0.01) -> Self:
         """Copy of this estimator without the components of little weight.
@@ -658,7 +701,8 @@ class MVAETransformer(
         """Lower bound of log p(x) of each row, comparable over all parameters.
 
         The importance-weighted bound (Burda et al. 2016) of the mixture's log density, in nats
-        and in the units of X, with the weights and the choice of a component summed out. It is a
+        and in the units of X. The choice of a component is summed out, each having the share
+        ``weights_`` (equal ones under "averaged", and in models saved before version 0.2). It is a
         valid bound whatever ``objective`` trained the model and has no term of ``beta`` or
         ``kl_weight``. With the Bernoulli likelihood it is a log probability for binary X; for
         values between 0 and 1 it only compares models of that likelihood with each other.

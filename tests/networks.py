@@ -97,7 +97,6 @@ def fit_settings(**changes):
         "learning_rate": 1e-3,
         "schedule": SCHEDULES["constant"],
         "n_neighbors": 10,
-        "starts_from_parts": False,
         "validation_fraction": None,
         "n_iter_no_change": 3,
         "tol": 1e-4,

@@ -356,22 +356,30 @@ def test_elbo_of_the_linear_model_golden(fixed_draws):
     assert bound == pytest.approx(-6.13642075093951, abs=1e-12)
 
 
+FIRST, SECOND = -6.12835605997457, -2.27524019471118  # log p of the two linear models
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
 @pytest.mark.parametrize(
-    ("weights", "biases", "expected"),
+    ("weights", "biases", "shares", "expected"),
     [
-        ([W], [B], -6.12835605997457),
-        ([W2], [B2], -2.27524019471118),
-        ([W, W2], [B, B2], -2.94739571511753),
+        ([W], [B], [1.0], FIRST),
+        ([W2], [B2], [1.0], SECOND),
+        ([W, W2], [B, B2], [0.5, 0.5], -2.94739571511753),
+        ([W, W2], [B, B2], [0.9, 0.1], math.log(0.9 * math.exp(FIRST) + 0.1 * math.exp(SECOND))),
     ],
 )
-def test_one_draw_from_the_exact_posterior_gives_log_p(weights, biases, expected):
+def test_one_draw_from_the_exact_posterior_gives_log_p(weights, biases, shares, expected):
     # Rotated codes have the same prior and a diagonal posterior covariance.
     rotated = [
         w @ torch.linalg.eigh(torch.eye(2, dtype=torch.float64) + 4 * w.T @ w).eigenvectors
         for w in weights
     ]
     network = linear_mixture(rotated, biases)
-    value = log_likelihood_bound(network, X, random(len(weights), 1, 2)).item()
+    value = log_likelihood_bound(network, X, random(len(weights), 1, 2), tensor(*shares)).item()
     assert value == pytest.approx(expected, abs=1e-12)
 
 
@@ -383,7 +391,7 @@ def test_importance_weighted_bound_golden(n_draws, expected, tolerance):
     repeats = max(20, 4_000 // n_draws)
     network = linear_mixture([W], [B])
     values = [
-        log_likelihood_bound(network, X, random(1, n_draws, 2, seed=seed)).item()
+        log_likelihood_bound(network, X, random(1, n_draws, 2, seed=seed), tensor(1.0)).item()
         for seed in range(repeats)
     ]
     assert np.mean(values) == pytest.approx(expected, abs=tolerance)
@@ -391,14 +399,14 @@ def test_importance_weighted_bound_golden(n_draws, expected, tolerance):
 
 def test_importance_weighted_bound_of_a_mixture_reaches_log_p():
     network = linear_mixture([W, W2], [B, B2])
-    value = log_likelihood_bound(network, X, random(2, 200_000, 2)).item()
+    value = log_likelihood_bound(network, X, random(2, 200_000, 2), tensor(0.5, 0.5)).item()
     assert value == pytest.approx(-2.94739571511753, abs=0.01)
 
 
 def test_bound_equals_numpy_and_is_at_least_the_elbo_of_the_same_draws():
     network = make_network(k=3)
     x, eps = random(6, 5, seed=9), random(3, 4, 2, seed=1)
-    result = log_likelihood_bound(network, x, eps).detach().numpy()
+    result = log_likelihood_bound(network, x, eps, tensor(1 / 3, 1 / 3, 1 / 3)).detach().numpy()
     posterior = network.encode(x)
     a = posterior.concentration.detach().numpy()
     log_joint = np.empty((3, 4, 6))

@@ -4,22 +4,23 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs, make_moons
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from skmvae import MVAETransformer
 from skmvae._distributed.group import ALONE
 from skmvae._model.objective import OBJECTIVES
-from skmvae._parameters import settings_of
 from skmvae._rows import parts as module
 from skmvae._rows.parts import find_parts
 from skmvae._rows.scaled import ScaledRows
 from skmvae.architectures import MLP
 
 
-def parts_of(X, k, training=None, seed=0):
+def parts_of(X, k, training=None, seed=0, k_separate=False):
     rows = ScaledRows(X, np.zeros(X.shape[1]), 1.0, torch.device("cpu"))
     training = np.arange(len(X)) if training is None else training
-    return find_parts(rows, training, range(2, k + 1), seed, ALONE)
+    return find_parts(
+        rows, training, k, k_separate=k_separate, precision="float32", seed=seed, group=ALONE
+    )
 
 
 def blobs(sizes, n_columns=10, seed=0):
@@ -51,7 +52,8 @@ def test_parts_need_not_be_round(n):
 def test_many_parts_are_all_found(seed):
     X, y = make_blobs([100] * 8, 5, cluster_std=0.5, center_box=(-9, 9), random_state=seed)
     assert adjusted_rand_score(y, parts_of(X, 8).labels) > 0.99
-    assert parts_of(X, 7) is None
+    two_as_one = parts_of(X, 7)
+    assert np.sort(two_as_one.shares) == pytest.approx([1 / 8] * 6 + [1 / 4], abs=0.01)
 
 
 def test_a_few_rows_far_away_are_no_part():
@@ -63,7 +65,8 @@ def test_a_few_rows_far_away_are_no_part():
 
 
 def test_wide_and_many_rows_have_the_parts_of_a_sample(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_ROWS", 200)
+    monkeypatch.setattr(module, "_MOST_ROWS", 300)
+    monkeypatch.setattr(module, "_MOST_JOINED", 200)
     X, y = blobs([300, 300, 300], n_columns=80)
     training = np.arange(0, 900, 2)
     parts = parts_of(X, 5, training)
@@ -71,18 +74,39 @@ def test_wide_and_many_rows_have_the_parts_of_a_sample(monkeypatch):
     assert sorted(parts.shares[parts.shares > 0]) == pytest.approx([1 / 3] * 3, abs=0.05)
 
 
+@pytest.mark.parametrize("k", [10, 16])
+def test_parts_that_are_not_separate_are_found_and_counted(k, digits):
+    X, y = digits[0] / 16, digits[1]
+    parts = parts_of(X, k)
+    assert 9 <= (parts.shares > 0).sum() <= 13
+    assert normalized_mutual_info_score(y, parts.labels) > 0.8
+
+
+def test_parts_that_overlap_are_told_by_where_the_rows_are():
+    """Their codes, spread evenly over a sphere, do not know where rows are dense."""
+    X, y = make_blobs([500, 500], centers=[[0, 0], [4, 0]], random_state=0)
+    assert adjusted_rand_score(y, parts_of(X, 2).labels) > 0.85
+
+
+def test_rows_of_one_part_are_divided_into_as_many_as_are_asked_for():
+    X = np.random.default_rng(0).normal(size=(500, 8))
+    assert (parts_of(X, 4).shares > 0.1).all()
+
+
 @pytest.mark.parametrize(
     ("X", "k"),
-    [
-        (np.random.default_rng(0).normal(size=(500, 8)), 4),
-        (np.random.default_rng(0).uniform(size=(1000, 1)), 60),
-        (np.ones((50, 3)), 4),
-        (np.random.default_rng(0).normal(size=(7, 3)), 4),
-    ],
-    ids=["one part", "an interval", "constant", "few rows"],
+    [(np.ones((50, 3)), 2), (np.eye(4), 4), (np.repeat(np.eye(3), 8, axis=0), 4)],
+    ids=["constant", "one row a part", "fewer different rows than parts"],
 )
-def test_without_separate_parts_there_is_no_start(X, k):
+def test_rows_that_cannot_be_divided_have_no_parts(X, k):
     assert parts_of(X, k) is None
+
+
+def test_a_density_wants_k_separate_parts(digits):
+    X, _ = blobs([200, 200])
+    assert parts_of(X, 2, k_separate=True) is not None
+    assert parts_of(X, 5, k_separate=True) is None
+    assert parts_of(digits[0] / 16, 10, k_separate=True) is None
 
 
 def test_the_same_seed_finds_the_same_parts():
@@ -122,18 +146,24 @@ def test_a_warm_start_keeps_idle_components_idle_and_does_not_start_anew(monkeyp
     assert mvae.prune(0.02).fit(X).k == 3
 
 
-def test_chunks_do_not_start_from_parts(monkeypatch):
-    """A chunk of one part would take the components of the others from them."""
-    monkeypatch.delattr("skmvae._fit.fitting.find_parts")
+def test_chunks_start_from_the_parts_of_the_first_one():
     X, y = blobs([300, 300, 300])
-    mvae = MVAETransformer(3, latent_dim=1, objective="clusters", random_state=0)
-    for chunk in (X, X[y == 0], X[y == 0], X):
-        mvae.partial_fit(chunk)
-    assert mvae.weights_.min() > 0.1
+    mvae = MVAETransformer(5, latent_dim=1, objective="clusters", random_state=0)
+    for _ in range(20):
+        mvae.partial_fit(X)
+    assert adjusted_rand_score(y, mvae.predict(X)) > 0.95
+    # A chunk of one part does not take the components of the others from them.
+    before = mvae.weights_
+    mvae.partial_fit(X[y == 0])
+    np.testing.assert_allclose(mvae.weights_, before, atol=1 / 20)
+    assert (mvae.weights_ > 0.1).sum() == 3
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_objectives_of_parts_alone_start_from_them(objective):
-    mvae = MVAETransformer(k=2, objective=objective, device="cpu")
-    assert settings_of(mvae).starts_from_parts == (objective in ("mixture", "clusters"))
-    assert not settings_of(mvae.set_params(k=1)).starts_from_parts
+def test_the_objectives_of_parts_alone_start_from_them(objective, monkeypatch):
+    asked = []
+    monkeypatch.setattr("skmvae._fit.fitting.find_parts", lambda *args, **kwargs: asked.append(1))
+    X, _ = blobs([60, 60])
+    fitted(X, k=2, objective=objective, max_iter=1)
+    fitted(X, k=1, objective=objective, max_iter=1)
+    assert len(asked) == (objective in ("mixture", "clusters"))

@@ -75,6 +75,7 @@ def state_of(stack):
         weight_concentration_prior=1 / K,
         mean=np.arange(N_FEATURES, dtype=np.float64),
         scale=2.0,
+        shares=np.array([0.1, 0.2, 0.3, 0.4]),
         arrays={},
     )
     encoder, decoder = state.architecture.build(N_FEATURES, LATENT_DIM, K)
@@ -93,6 +94,9 @@ def test_what_is_kept_gives_what_it_gave(components):
     state = state_of(OneAfterTheOther)
     kept = state.with_components(np.array(components), 0.7)
     assert (kept.k, kept.weight_concentration_prior) == (len(components), 0.7)
+    np.testing.assert_allclose(
+        kept.shares, state.shares[components] / sum(state.shares[components])
+    )
     whole, part = (Inference(s, torch.device("cpu")) for s in (state, kept))
     X = np.random.default_rng(1).normal(size=(6, N_FEATURES))
     codes = whole.codes(X).reshape(6, K, LATENT_DIM)[:, components].reshape(6, -1)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from networks import assert_same_to_rounding
+from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.metrics import adjusted_rand_score
@@ -159,27 +160,82 @@ def test_units_and_offsets_do_not_matter(make_small, digits):
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_samples_of_one_component_are_the_output_of_its_decoder(likelihood, make_small, digits):
-    """The same seed gives the same codes: with the weights they make the mixture's rows."""
+    """The same seed gives the same codes, whichever component decodes them."""
     mvae = make_small(likelihood=likelihood).fit(digits[0] / 16)
     alone = np.stack([mvae.sample(20, random_state=5, component=i) for i in range(3)])
     assert alone.dtype == np.float64
     assert mvae.sample().shape == (1, 64)
     assert not np.array_equal(mvae.sample(), mvae.sample())
-    rng = np.random.default_rng(5)
-    w, Z = rng.dirichlet([1 / 3] * 3, 20), rng.standard_normal((20, 6))
-    assert_same_to_rounding(np.einsum("nk,knf->nf", w, alone), mvae.sample(20, random_state=5))
+    rows, component = mvae.sample(20, random_state=5, return_component=True)
+    assert set(component) == {0, 1, 2}
+    assert_same_to_rounding(rows, alone[component, np.arange(20)])
+    np.testing.assert_array_equal(rows, mvae.sample(20, random_state=5))
     if likelihood == "gaussian":
+        Z = np.tile(np.random.default_rng(5).standard_normal((20, 2)), 3)
         expected = np.stack([_decode_component(mvae, Z, i) for i in range(3)])
         assert_same_to_rounding(alone, expected)
+
+
+def test_under_averaged_samples_blend_all_components(make_small, digits):
+    mvae = make_small(objective="averaged").fit(digits[0])
+    rng = np.random.default_rng(5)
+    w, Z = rng.dirichlet([1 / 3] * 3, 20), rng.standard_normal((20, 6))
+    alone = [_decode_component(mvae, Z, i) for i in range(3)]
+    assert_same_to_rounding(mvae.sample(20, random_state=5), np.einsum("nk,knf->nf", w, alone))
+    assert mvae.sample(2, component=1, return_component=True)[1].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="return_component=True, but rows blend all components"):
+        mvae.sample(2, return_component=True)
+    with pytest.raises(ValueError, match="noise must be a bool"):
+        mvae.sample(2, noise="yes")
+
+
+def test_components_are_drawn_and_scored_with_their_shares(make_small, digits):
+    X, n = digits[0], 20_000
+    mvae = with_weights(make_small().fit(X), 0.7, 0.25, 0.05)
+    _, component = mvae.sample(n, random_state=0, return_component=True)
+    np.testing.assert_allclose(np.bincount(component) / n, mvae.weights_, atol=0.015)
+    of_one = []
+    for i in range(3):
+        shares = np.full(3, 1e-30)
+        shares[i] = 1.0
+        of_one.append(with_weights(mvae, *shares).score_samples(X))
+    expected = logsumexp(np.stack(of_one), axis=0, b=mvae.weights_[:, np.newaxis])
+    np.testing.assert_allclose(mvae.score_samples(X), expected, rtol=1e-6)
+    pruned = mvae.prune(0.1)
+    np.testing.assert_allclose(pruned._state.shares, [0.7 / 0.95, 0.25 / 0.95])
+
+
+def test_noise_is_that_of_the_likelihood(make_small, digits):
+    X = digits[0] / 16
+    rows = make_small(likelihood="bernoulli").fit(X).sample(400, 0, component=0, noise=True)
+    assert set(np.unique(rows)) == {0.0, 1.0}
+    mvae = make_small().fit(100 * X)
+    noise = mvae.sample(400, 0, component=0, noise=True) - mvae.sample(400, 0, component=0)
+    assert noise.var() == pytest.approx(mvae.noise_variance_, rel=0.05)
+
+
+@pytest.mark.parametrize("objective", ["mixture", "clusters"])
+def test_samples_have_the_density_that_is_scored(objective):
+    """Two parts of unequal share: with equal shares, or blends, samples would score otherwise."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3000, 3)) + np.where(rng.random((3000, 1)) < 0.1, 12.0, 0.0)
+    mvae = MVAETransformer(2, 1, objective=objective, architecture=MLP((32,)), random_state=0)
+    mvae.fit(X[:2000])
+    samples, held_out = (
+        mvae.score_samples(rows, n_draws=100)
+        for rows in (mvae.sample(2000, 0, noise=True), X[2000:])
+    )
+    assert samples.mean() == pytest.approx(held_out.mean(), abs=0.25)
 
 
 CONV = Conv((1, 8, 8), channels=(4, 6), strides=(2, 2))
 
 
 def with_weights(mvae, *weights):
-    """Return a copy with known ``weights_``."""
+    """Return a copy with known ``weights_``, which are the shares of its components."""
     mvae = deepcopy(mvae)
     mvae.weights_ = np.array(weights)
+    mvae._state = mvae._state.with_shares(mvae.weights_)
     return mvae
 
 
@@ -277,7 +333,7 @@ def test_score_is_a_lower_bound_of_a_known_density(objective, make_small):
     train, test = X[:2500], X[2500:]
     truth = GaussianMixture(1, random_state=0).fit(X).score(test)
     mvae = make_small(objective=objective, max_iter=12, learning_rate=2e-2).fit(train)
-    score = mvae.score_samples(test, n_draws=100).mean()
+    score = mvae.score_samples(test, n_draws=1000).mean()
     assert truth - 0.5 < score < truth + 0.02
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .._saved import shares_before
 from .._state import NetworkState, TrainingState
 from .._version import __version__
 from .tensors import Arrays, read_tensors, write_tensors
@@ -27,7 +28,7 @@ _OURS = ("skmvae.architectures.Conv", "skmvae.architectures.MLP")
 _NETWORK_VALUES = tuple(
     field.name
     for field in fields(NetworkState)
-    if field.name not in ("architecture", "arrays", "mean")
+    if field.name not in ("architecture", "arrays", "mean", "shares")
 )
 _ARRAYS = ("mean", "weights")  # other arrays have a prefix, "network/" or "training/"
 
@@ -50,7 +51,10 @@ def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) 
         },
         "parameters": {name: _encoded(name, value) for name, value in parameters.items()},
         "architecture": _encoded("architecture", network.architecture),
-        "network": {name: getattr(network, name) for name in _NETWORK_VALUES},
+        "network": {
+            **{name: getattr(network, name) for name in _NETWORK_VALUES},
+            "shares": None if network.shares is None else network.shares.tolist(),
+        },
         "fitted": {"_split_seed": fitted["_split_seed"]},
         "history": {
             name: [None if math.isnan(value) else value for value in column]
@@ -96,11 +100,18 @@ def _check_kind(arrays: Arrays, values: dict[str, Any]) -> None:
 
 
 def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) -> dict[str, Any]:
+    of_network = dict(values["network"])
+    if "shares" in of_network:
+        shares = of_network.pop("shares")
+        shares = None if shares is None else np.array(shares, dtype=np.float64)
+    else:
+        shares = shares_before(values["parameters"]["objective"], of_network["k"])
     network = NetworkState(
         architecture=_decoded(values["architecture"], trusted),
         mean=arrays["mean"],
+        shares=shares,
         arrays=_part(arrays, "network/"),
-        **values["network"],
+        **of_network,
     )
     fitted = {
         "_split_seed": values["fitted"]["_split_seed"],

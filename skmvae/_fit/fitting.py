@@ -15,7 +15,7 @@ from torch import Tensor
 from .._distributed.group import ALONE, Group
 from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
-from .._model.objective import Objective, ObjectiveTerms
+from .._model.objective import OF_PARTS, Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
@@ -59,7 +59,6 @@ class FitSettings:
     learning_rate: float
     schedule: Schedule
     n_neighbors: int
-    starts_from_parts: bool  # of the data, where it has separate ones
     validation_fraction: float | None  # None holds out no rows
     n_iter_no_change: int
     tol: float
@@ -266,15 +265,17 @@ def _untrained_state(
         mean, scale = mean_and_scale(X, group)
     else:
         mean, scale = np.zeros(X.shape[1]), 1.0
+    k = settings.k
     state = NetworkState(
         architecture=settings.architecture,
         n_features=X.shape[1],
         latent_dim=settings.latent_dim,
-        k=settings.k,
+        k=k,
         likelihood=settings.likelihood,
         weight_concentration_prior=settings.objective.prior,
         mean=mean,
         scale=scale,
+        shares=None if settings.objective.name == "averaged" else np.full(k, 1.0 / k),
         arrays={},
     )
     if previous is not None:
@@ -365,16 +366,28 @@ def _parts(
     seed: int,
     group: Group,
 ) -> Parts | None:
-    """The parts that components start from; the shares alone for a fit that continues another."""
-    if not settings.starts_from_parts:
+    """The parts that components start from; the shares alone for a warm start.
+
+    A chunk after the first has shares in the state of training.
+    """
+    if settings.objective.name not in OF_PARTS or settings.k == 1:
+        return None
+    if previous is not None and previous.training is not None:
         return None
     if previous is not None:
         # Equal shares would give work to components that were found no part.
         has_idle = previous.weights.min() < _IDLE_WEIGHT / settings.k
         return Parts(None, previous.weights) if has_idle else None
-    # A density gains by components that share a part (docs/paper.md, where the parts are known).
-    least = settings.k if settings.objective.name == "mixture" else 2
-    return find_parts(rows, training, range(least, settings.k + 1), seed, group)
+    return find_parts(
+        rows,
+        training,
+        settings.k,
+        # A density gains by components that share a part, and loses by others (docs/paper.md).
+        k_separate=settings.objective.name == "mixture",
+        precision=settings.precision,
+        seed=seed,
+        group=group,
+    )
 
 
 def _is_over(progress: Progress, settings: FitSettings) -> bool:

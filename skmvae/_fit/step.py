@@ -96,9 +96,7 @@ class Trainer:
         self._learning_rates: list[float] = []  # of the steps of the epoch
         self._neighbours = neighbours
         self._labels = None if parts is None else parts.labels
-        self._shares = None
-        if parts is not None:
-            self._shares = torch.tensor(parts.shares, dtype=torch.float32, device=rows.device)
+        self._shares = None if parts is None else self._on_device(parts.shares)
         largest = min(settings.batch_size, len(rows)) * (1 if neighbours is None else 2)
         self._batches = batches_of(rows, largest)
         self._log = _TermsLog(math.ceil(n_rows / settings.batch_size), rows.device, group)
@@ -233,6 +231,8 @@ class Trainer:
             {"generator": self._generator.get_state().numpy()},
             {"steps": self._step_number, "shuffler": self._shuffler.bit_generator.state},
         )
+        if self._shares is not None:
+            state = state.with_values(shares=self._shares.tolist())
         state = state.with_part("weights", to_arrays(self.network.state_dict()))
         for kind in MOMENTS:
             moments = {
@@ -248,6 +248,8 @@ class Trainer:
         if "steps" not in state.values:
             return
         self._step_number = state.values["steps"]
+        if "shares" in state.values:
+            self._shares = self._on_device(state.values["shares"])
         self._shuffler.bit_generator.state = state.values["shuffler"]
         generator = torch.from_numpy(state.arrays["generator"].copy())
         # Generators of CPU and GPU differ: on the other kind of device the draws begin anew.
@@ -261,6 +263,9 @@ class Trainer:
                 # Copies: the optimizer changes moments in place, and the caller keeps ``state``.
                 **{kind: part[name].to(device, copy=True) for kind, part in parts.items()},
             }
+
+    def _on_device(self, shares: Sequence[float] | np.ndarray) -> Tensor:
+        return torch.tensor(shares, dtype=torch.float32, device=self._factors.device)
 
     def _set_learning_rate(self) -> None:
         """Set it for the middle of the next step: more than zero even for a lone one."""

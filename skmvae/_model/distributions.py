@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -130,6 +131,10 @@ class GaussianLikelihood(nn.Module):
         """E[x | y], in units of ``scale_``."""
         return output
 
+    def draw(self, mean: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+        """x of its mean, both in the units of X."""
+        return mean + math.sqrt(self.variance.item()) * scale * rng.standard_normal(mean.shape)
+
     def noise_variance(self, scale: float) -> float | None:
         """s^2 in squared units of X."""
         return self.variance.item() * scale**2
@@ -184,6 +189,10 @@ class BernoulliLikelihood(nn.Module):
     def mean(self, output: Tensor) -> Tensor:
         """E[x | y]."""
         return torch.sigmoid(output)
+
+    def draw(self, mean: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+        """x of its mean: zeros and ones."""
+        return (rng.random(mean.shape) < mean).astype(mean.dtype)
 
     def noise_variance(self, scale: float) -> float | None:
         """A Bernoulli variable has no variance apart from its mean."""

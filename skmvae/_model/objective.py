@@ -205,20 +205,21 @@ def _dependence(z: Tensor, minibatch: Minibatch) -> Tensor:
     return minibatch.equal_part(value)
 
 
-def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor) -> Tensor:
-    """Importance-weighted lower bound of log p(x): x (B, F), eps (K, L, d) -> (B,).
+def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor, shares: Tensor) -> Tensor:
+    """Importance-weighted lower bound of log p(x): x (B, F), eps (K, L, d), shares (K,) -> (B,).
 
-    log (1 / K L) sum_k sum_l p(x | z_kl) N(z_kl; 0, I) / q(z_kl | x) with z_kl = mean + std eps.
-    The weights and the choice of a component are summed out exactly (the prior Dirichlet is
-    symmetric, so its mean is 1/K), hence this is at least the "elbo" objective for the same
-    draws. All rows have the same eps: the bound of a row does not depend on its neighbours.
+    log sum_k s_k / L sum_l p(x | z_kl) N(z_kl; 0, I) / q(z_kl | x) with z_kl = mean + std eps. The
+    weights and the choice of a component are summed out exactly. With equal shares, the mean of the
+    prior Dirichlet, this is at least the "elbo" objective for the same draws. All rows have the
+    same eps: the bound of a row does not depend on its neighbours.
     """
     posterior = network.encode(x)
-    k, n_draws, _ = eps.shape
+    n_draws = eps.shape[1]
     eps = eps.unsqueeze(2)  # (K, L, 1, d)
     z = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * eps  # (K, L, B, d)
     log_std = posterior.std.log().sum(-1).unsqueeze(1)  # (K, 1, B)
     log_ratio = log_std + 0.5 * (eps.square() - z.square()).sum(-1)  # (K, L, B)
     output = network.decode(z.flatten(1, 2)).unflatten(1, (n_draws, len(x)))  # (K, L, B, F)
     log_joint = network.likelihood.log_prob(x, output) + log_ratio  # (K, L, B)
-    return torch.logsumexp(log_joint.flatten(0, 1), dim=0) - math.log(k * n_draws)
+    log_joint = log_joint + shares.log().reshape(-1, 1, 1)
+    return torch.logsumexp(log_joint.flatten(0, 1), dim=0) - math.log(n_draws)

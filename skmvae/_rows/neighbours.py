@@ -82,9 +82,13 @@ def find_neighbours(
             left = seconds * (len(training) / n_done - 1.0)
             report(f"neighbours of {n_done} of {len(training)} rows found, {left:.0f} s left")
             next_line = seconds + _SECONDS_BETWEEN_LINES
-    i, j = np.concatenate(edges, axis=1)
-    shape = len(rows), len(rows)
-    graph = sparse.csr_array((np.ones(len(i), dtype=bool), (i, j)), shape=shape)
+    return mutual_neighbours(np.concatenate(edges, axis=1), len(rows))
+
+
+def mutual_neighbours(edges: np.ndarray, n: int) -> NeighbourGraph:
+    """The graph of n rows with an edge where ``edges`` (2, m) have both directions of it."""
+    found = np.ones(edges.shape[1], dtype=bool)
+    graph = sparse.csr_array((found, (edges[0], edges[1])), shape=(n, n))
     return NeighbourGraph(graph.multiply(graph.T).tocsr())
 
 

@@ -5,22 +5,33 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from .._distributed.group import Group
-from .neighbours import edges_of, nearest, points_of, projection_of
+from .codes import codes_of
+from .neighbours import (
+    NeighbourGraph,
+    edges_of,
+    mutual_neighbours,
+    nearest,
+    points_of,
+    projection_of,
+)
 from .scaled import ScaledRows, row_blocks
 
 # Parts are found among no more rows than this; others belong to the part of rows that are near.
-_MOST_ROWS = 5_000
+_MOST_ROWS = 20_000
 
-# With ten neighbours rows on an interval can fall in two where they are sparse.
-_N_NEIGHBORS = 15
+# Separate parts are sought among no more rows than this, each joined to so many neighbours. With
+# ten, rows on an interval can fall in two where they are sparse. A smaller fraction of the rows is
+# a group of outliers.
+_MOST_JOINED, _N_JOINED, _LEAST_FRACTION = 5_000, 15, 0.01
 
-# A smaller fraction of the rows is a group of outliers.
-_LEAST_FRACTION = 0.01
+# Parts that are not separate: the number of neighbours by which they are told, and how many of the
+# smaller part's may be in another one before the two are one part.
+_N_NEIGHBORS, _MOST_SHARED = 10, 0.05
 
 
 class Parts(NamedTuple):
@@ -31,45 +42,135 @@ class Parts(NamedTuple):
 
 
 def find_parts(
-    rows: ScaledRows, training: np.ndarray, allowed: range, seed: int, group: Group
+    rows: ScaledRows,
+    training: np.ndarray,
+    k: int,
+    *,
+    k_separate: bool,
+    precision: str,
+    seed: int,
+    group: Group,
 ) -> Parts | None:
-    """The separate parts that the training rows fall into; None if their number is not allowed.
+    """Divide the rows into k parts, or into fewer if those are what the training rows fall into.
 
-    They are the connected components of the graph in which each of a sample of rank 0's rows is
-    joined to its nearest. Lines that cross are one part: to cut them all the same would be to cut
-    them where they cross.
+    None if they cannot be divided, or, with ``k_separate``, do not fall into k separate parts.
     """
     rng = np.random.default_rng(seed)
-    sample = group.broadcast(_sample(rows, training, allowed, rng) if group.rank == 0 else None)
+    sample = None
+    if group.rank == 0:
+        sample = _sample(rows, training, k, k_separate, precision, rng)
+    sample = group.broadcast(sample)
     if sample is None:
         return None
     labels = _labels(rows, *sample)
-    counts = np.sum(group.all_gather(np.bincount(labels[training], minlength=allowed[-1])), axis=0)
+    counts = np.sum(group.all_gather(np.bincount(labels[training], minlength=k)), axis=0)
     return Parts(labels, counts / counts.sum())
 
 
-def _sample(rows: ScaledRows, training: np.ndarray, allowed: range, rng: np.random.Generator):
+def _sample(
+    rows: ScaledRows,
+    training: np.ndarray,
+    k: int,
+    k_separate: bool,
+    precision: str,
+    rng: np.random.Generator,
+):
     """Projection, points and their labels, of a sample of the rows; None as in ``find_parts``."""
-    some = np.sort(rng.choice(training, size=min(len(training), _MOST_ROWS), replace=False))
+    size = min(len(training), _MOST_ROWS)
+    if size <= k:
+        return None
+    some = np.sort(rng.choice(training, size=size, replace=False))
     projection = projection_of(rows, training, rng)
     points = points_of(rows, some, projection)
-    found = nearest(points, _N_NEIGHBORS, rng)
-    edges = edges_of(np.arange(len(some)), found)
-    graph = sparse.csr_array((np.ones(found.size), edges), shape=(len(some), len(some)))
-    labels = connected_components(graph, directed=False)[1]
-    parts = np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(some))
-    if len(parts) not in allowed:
+    joined = np.sort(rng.choice(size, size=min(size, _MOST_JOINED), replace=False))
+    chosen, labels = _separate_parts(points[joined], rng)
+    n_parts = labels.max() + 1
+    if k_separate and n_parts != k:
         return None
-    kept = np.isin(labels, parts)
-    return (
-        None if projection is None else projection.cpu(),
-        points.cpu().numpy()[kept],
-        np.searchsorted(parts, labels[kept]),
-    )
+    if 1 < n_parts <= k:
+        chosen = joined[chosen]
+    else:
+        chosen, labels = np.arange(size), _near_parts(points, k, precision, rng)
+    if labels.max() == 0:
+        return None
+    return None if projection is None else projection.cpu(), points[chosen].cpu().numpy(), labels
+
+
+def _separate_parts(
+    points: torch.Tensor, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and labels of the points, without outliers.
+
+    Parts are the connected components of the graph in which each point is joined to its nearest.
+    Lines that cross are one part: to cut them all the same would be to cut them where they cross.
+    """
+    found = nearest(points, _N_JOINED, rng)
+    edges = edges_of(np.arange(len(points)), found)
+    graph = sparse.csr_array((np.ones(found.size), edges), shape=(len(points), len(points)))
+    labels = connected_components(graph, directed=False)[1]
+    parts = np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(points))
+    kept = np.flatnonzero(np.isin(labels, parts))
+    return kept, np.searchsorted(parts, labels[kept])
+
+
+def _near_parts(
+    points: torch.Tensor, k: int, precision: str, rng: np.random.Generator
+) -> np.ndarray:
+    """Labels of k parts, or of fewer, between which there are few pairs of neighbours.
+
+    They are clusters of codes that tell neighbours from other points, or of the points, whichever
+    have fewer neighbours apart: codes show parts of any shape, but not how dense points are.
+    """
+    edges = edges_of(np.arange(len(points)), nearest(points, _N_NEIGHBORS, rng))
+    graph = mutual_neighbours(edges, len(points))
+    seed = int(rng.integers(2**31))
+    codes = codes_of(points, graph, precision, seed)
+    candidates = [_clusters(found, k, seed) for found in (codes, points.cpu().numpy())]
+    labels = min(candidates, key=lambda labels: _n_apart(labels, graph))
+    return _merged(labels, graph)
+
+
+def _clusters(points: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Labels of the clusters of k-means; all 0 where there are fewer than k different points."""
+    from sklearn.cluster import KMeans  # nothing but this needs it
+
+    if len(np.unique(points, axis=0)) < k:
+        return np.zeros(len(points), dtype=np.int64)
+    return KMeans(k, n_init=10, random_state=seed).fit_predict(points)
+
+
+def _n_apart(labels: np.ndarray, graph: NeighbourGraph) -> int:
+    """The number of pairs of neighbours in different parts."""
+    i, j = graph.pairs()
+    return int((labels[i] != labels[j]).sum())
+
+
+def _shared(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
+    """The fraction of the smaller part's neighbours that are in the other one, (k, k); 0 within."""
+    i, j = graph.pairs()
+    k = labels.max() + 1
+    n_pairs = sparse.coo_array((np.ones(len(i)), (labels[i], labels[j])), shape=(k, k)).toarray()
+    of_part = n_pairs.sum(1)
+    shared = n_pairs / np.minimum.outer(of_part, of_part).clip(min=1.0)
+    np.fill_diagonal(shared, 0.0)
+    return shared
+
+
+def _merged(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
+    """Parts that share neighbours as one, two at a time; all of them if one would be left."""
+    merged = labels
+    while merged.max() > 0:
+        shared = _shared(merged, graph)
+        first, second = np.unravel_index(shared.argmax(), shared.shape)
+        if shared[first, second] < _MOST_SHARED:
+            return merged
+        merged = np.where(merged == second, first, merged)
+        merged = np.unique(merged, return_inverse=True)[1]
+    return labels
 
 
 def _labels(
-    rows: ScaledRows, projection: Tensor | None, points: np.ndarray, labels: np.ndarray
+    rows: ScaledRows, projection: torch.Tensor | None, points: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """The label of each row: that of most of its neighbours among the points."""
     from sklearn.neighbors import KNeighborsClassifier  # nothing but this needs it
