@@ -155,7 +155,7 @@ class LatentSpaceDisplay(_Display):
     weights : ndarray of shape (k,), default=None
         Mean mixing weights, for the titles.
     y : ndarray of shape (n_samples,), default=None
-        Classes or numbers to colour by.
+        Classes or numbers to colour by, such as ``mvae.predict(X)``.
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._model.layers import ComponentMLP
+from .._model.layers import ComponentLinear, ComponentMLP
 from .._model.minibatch import Minibatch
 from .._model.neighbours import info_nce
 from .._runtime import gradients, make_generator, matrix_products
@@ -36,8 +36,9 @@ def codes_of(points: Tensor, graph: NeighbourGraph, precision: str, seed: int) -
     encoder = ComponentMLP(1, (points.shape[1], width, width, _LENGTH), torch.relu_, dropout=0.0)
     encoder.to(points.device)
     generator, rng = make_generator(seed, points.device), np.random.default_rng(seed)
-    for layer in encoder.layers:
-        layer.reset_parameters(generator)
+    for module in encoder.modules():
+        if isinstance(module, ComponentLinear):
+            module.reset_parameters(generator)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=_LEARNING_RATE, fused=True)
     size = min(n, _BATCH, max(64, n // 10))
     n_steps = max(_LEAST_STEPS, _EPOCHS * (n // size))

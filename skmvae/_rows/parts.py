@@ -25,9 +25,12 @@ from .scaled import ScaledRows, row_blocks
 _MOST_ROWS = 20_000
 
 # Separate parts are sought among no more rows than this, each joined to so many neighbours. With
-# ten, rows on an interval can fall in two where they are sparse. A smaller fraction of the rows is
-# a group of outliers.
-_MOST_JOINED, _N_JOINED, _LEAST_FRACTION = 5_000, 15, 0.01
+# ten, rows on an interval can fall in two where they are sparse. Rows that have each other among
+# their nearest would do for wide parts beside narrow ones, but leave single digits apart.
+_MOST_JOINED, _N_JOINED = 5_000, 15
+
+# A smaller fraction of the rows is a group of outliers.
+_LEAST_FRACTION = 0.01
 
 # Parts that are not separate: the number of neighbours by which they are told, and how many of the
 # smaller part's may be in another one before the two are one part.
@@ -83,34 +86,39 @@ def _sample(
     projection = projection_of(rows, training, rng)
     points = points_of(rows, some, projection)
     joined = np.sort(rng.choice(size, size=min(size, _MOST_JOINED), replace=False))
-    chosen, labels = _separate_parts(points[joined], rng)
-    n_parts = labels.max() + 1
+    labels = _separate_parts(points[joined], rng)
+    n_parts = len(_large(labels))
     if k_separate and n_parts != k:
         return None
     if 1 < n_parts <= k:
-        chosen = joined[chosen]
+        points = points[joined]
     else:
-        chosen, labels = np.arange(size), _near_parts(points, k, precision, rng)
-    if labels.max() == 0:
+        labels = _near_parts(points, k, precision, rng)
+    parts = _large(labels)
+    if len(parts) < 2:
         return None
-    return None if projection is None else projection.cpu(), points[chosen].cpu().numpy(), labels
+    kept = np.isin(labels, parts)
+    return (
+        None if projection is None else projection.cpu(),
+        points.cpu().numpy()[kept],
+        np.searchsorted(parts, labels[kept]),
+    )
 
 
-def _separate_parts(
-    points: torch.Tensor, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and labels of the points, without outliers.
+def _large(labels: np.ndarray) -> np.ndarray:
+    """The labels of parts that are no outliers."""
+    return np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(labels))
 
-    Parts are the connected components of the graph in which each point is joined to its nearest.
+
+def _separate_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+    """Labels of the connected components of the graph in which each point is joined to its nearest.
+
     Lines that cross are one part: to cut them all the same would be to cut them where they cross.
     """
-    found = nearest(points, _N_JOINED, rng)
-    edges = edges_of(np.arange(len(points)), found)
-    graph = sparse.csr_array((np.ones(found.size), edges), shape=(len(points), len(points)))
-    labels = connected_components(graph, directed=False)[1]
-    parts = np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(points))
-    kept = np.flatnonzero(np.isin(labels, parts))
-    return kept, np.searchsorted(parts, labels[kept])
+    n = len(points)
+    i, j = edges_of(np.arange(n), nearest(points, _N_JOINED, rng))
+    graph = sparse.csr_array((np.ones(len(i)), (i, j)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
 
 
 def _near_parts(
@@ -159,14 +167,10 @@ def _shared(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
 def _merged(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
     """Parts that share neighbours as one, two at a time; all of them if one would be left."""
     merged = labels
-    while merged.max() > 0:
-        shared = _shared(merged, graph)
+    while (shared := _shared(merged, graph)).max() >= _MOST_SHARED:
         first, second = np.unravel_index(shared.argmax(), shared.shape)
-        if shared[first, second] < _MOST_SHARED:
-            return merged
-        merged = np.where(merged == second, first, merged)
-        merged = np.unique(merged, return_inverse=True)[1]
-    return labels
+        merged = np.unique(np.where(merged == second, first, merged), return_inverse=True)[1]
+    return merged if len(_large(merged)) > 1 else labels
 
 
 def _labels(
