@@ -3,8 +3,8 @@ Components that are clusters
 ============================
 
 With ``objective="clusters"`` each component learns its own part of the rows, and ``predict``
-returns the component of each row. This example fits ten components to scikit-learn's ten digits,
-without labels.
+returns the component of each row. This example finds the ten digits of scikit-learn without
+labels, with sixteen components to choose from.
 """
 
 import numpy as np
@@ -14,35 +14,35 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import normalized_mutual_info_score
 
 from skmvae import MVAETransformer
-from skmvae.architectures import MLP
+from skmvae.plotting import ComponentUsageDisplay
 
 X, y = load_digits(return_X_y=True)
 X /= 16
 
 mvae = MVAETransformer(
-    k=10,
-    latent_dim=8,
-    objective="clusters",
-    likelihood="bernoulli",
-    architecture=MLP((200, 200)),
-    max_iter=40,
-    random_state=0,
+    k=16, latent_dim=8, objective="clusters", likelihood="bernoulli", random_state=0
 ).fit(X)
+print("weights:", mvae.weights_.round(2))
+mvae = mvae.prune()
 cluster = mvae.predict(X)
+print(f"components in use: {mvae.k}")
 
 # %%
 # NMI measures how much the components, and k-means on the pixels, say about the digits: 0 is
-# nothing, 1 is everything. Components need not be digits: they are parts of about the same size
-# that a small network describes well. On images as small as these, k-means on the pixels says as
-# much. A component is more than a centre: it is a model of its rows.
+# nothing, 1 is everything.
 k_means = KMeans(10, n_init=3, random_state=0).fit_predict(X)
 print(f"components: NMI {normalized_mutual_info_score(y, cluster):.2f}")
 print(f"k-means:    NMI {normalized_mutual_info_score(y, k_means):.2f}")
-print("rows of each component:", np.bincount(cluster, minlength=10))
 
 # %%
+# Which component is responsible for which digit? A digit that is written in two ways can have two.
+ComponentUsageDisplay.from_estimator(mvae, X, y)
+plt.show()
+
+# %%
+# A component is more than a centre: it is a model of its rows, from which new ones can be drawn.
 # Each line shows one component: five rows that it is responsible for, and five samples.
-figure, axes = plt.subplots(10, 10, figsize=(6, 6), layout="constrained")
+figure, axes = plt.subplots(mvae.k, 10, figsize=(6, 0.6 * mvae.k), layout="constrained")
 for i, line in enumerate(axes):
     own, drawn = X[cluster == i][:5], mvae.sample(5, random_state=0, component=i)
     for ax in line:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -134,7 +135,7 @@ def fit(
     neighbours, parts = None, None
     if start is None or not _is_over(_progress_of(start), settings):
         neighbours = _neighbours(scaled, rows[0], settings, training_seed, observers, group)
-        parts = _parts(scaled, rows[0], settings, previous, training_seed, group)
+        parts = _parts(scaled, rows[0], settings, previous, training_seed, observers, group)
     trainer = Trainer(
         new_network(untrained, make_generator(network_seed, settings.device), settings.device),
         scaled,
@@ -347,15 +348,15 @@ def _neighbours(
     group: Group,
 ) -> NeighbourGraph | None:
     """The graph of this rank's rows, if the loss has the term that needs it."""
-
-    def report(line: str) -> None:
-        for observer in observers:
-            observer.report(line)
-
     if settings.objective.neighbor_weight == 0.0:
         return None
-    own_seed = [seed, group.rank]
-    return find_neighbours(rows, training, settings.n_neighbors, seed=own_seed, report=report)
+    return find_neighbours(
+        rows,
+        training,
+        settings.n_neighbors,
+        seed=[seed, group.rank],
+        report=partial(_report, observers),
+    )
 
 
 def _parts(
@@ -364,6 +365,7 @@ def _parts(
     settings: FitSettings,
     previous: PreviousFit | None,
     seed: int,
+    observers: list[Observer],
     group: Group,
 ) -> Parts | None:
     """The parts that components start from; the shares alone for a warm start.
@@ -378,7 +380,7 @@ def _parts(
         # Equal shares would give work to components that were found no part.
         has_idle = previous.weights.min() < _IDLE_WEIGHT / settings.k
         return Parts(None, previous.weights) if has_idle else None
-    return find_parts(
+    parts = find_parts(
         rows,
         training,
         settings.k,
@@ -388,6 +390,14 @@ def _parts(
         seed=seed,
         group=group,
     )
+    if parts is not None:
+        _report(observers, f"components start from {(parts.shares > 0).sum()} parts of the rows")
+    return parts
+
+
+def _report(observers: list[Observer], line: str) -> None:
+    for observer in observers:
+        observer.report(line)
 
 
 def _is_over(progress: Progress, settings: FitSettings) -> bool:
