@@ -48,6 +48,14 @@ def test_parts_need_not_be_round(n):
     assert adjusted_rand_score(y, parts_of(X, 4).labels) == 1.0
 
 
+def test_a_few_rows_between_them_do_not_join_parts():
+    X, y = moons(1200)
+    rng = np.random.default_rng(1)
+    between = X[y == 0][:6] + np.linspace(0, 1, 6)[:, np.newaxis] * (X[y == 1][0] - X[y == 0][0])
+    X = np.vstack([X, between + 0.02 * rng.normal(size=between.shape)])
+    assert adjusted_rand_score(y, parts_of(X, 6).labels[:1200]) > 0.99
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_many_parts_are_all_found(seed):
     X, y = make_blobs([100] * 8, 5, cluster_std=0.5, center_box=(-9, 9), random_state=seed)
@@ -66,7 +74,7 @@ def test_a_few_rows_far_away_are_no_part():
 
 def test_wide_and_many_rows_have_the_parts_of_a_sample(monkeypatch):
     monkeypatch.setattr(module, "_MOST_ROWS", 300)
-    monkeypatch.setattr(module, "_MOST_JOINED", 200)
+    monkeypatch.setattr(module, "_MOST_OF_SEPARATE", 200)
     X, y = blobs([300, 300, 300], n_columns=80)
     training = np.arange(0, 900, 2)
     parts = parts_of(X, 5, training)

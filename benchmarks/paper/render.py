@@ -26,6 +26,7 @@ from mnist import CLASSIFIERS, mixture, single_vaes
 
 sys.path.append(str(HERE.parent))
 import neighbours
+import parts
 
 ROOT = HERE.parents[1]
 PAGES = (
@@ -325,6 +326,47 @@ def sheets():
         ]
         rows.append([name, *row, *[""] * (len(columns) - len(row))])
     return ["model", *columns], rows
+
+
+PARTS = {"accuracy": 2, "NMI": 2, "ARI": 2, "in use": 1, "seconds": 0}
+
+
+@table("parts, MNIST")
+def parts_of_mnist():
+    figures = OverSeeds("parts")
+    names = {"M-VAE, clusters, K = 10, 10 epochs": "clusters, K = 10"}
+    names |= {"M-VAE, clusters, K = 16, 5 epochs": "clusters, K = 16"}
+    for features in ("PCA", "UMAP"):
+        simple = parts.simple_clusterings(10, 0)
+        names |= {f"{name} of {features}": f"{features}, {name}" for name in simple}
+    found = [[name, *figures.row(f"MNIST, {key}", PARTS)] for name, key in names.items()]
+    return ["parts", *PARTS], [row for row in found if any(row[1:])]
+
+
+@table("parts, tables")
+def parts_of_tables():
+    """Each cell: ARI, and the number of parts in use."""
+    figures, rows = OverSeeds("parts"), []
+    for name in parts.TABLES:
+        cells = [
+            " (".join(figures.row(f"{name}, {key}", {"ARI": 2, "in use": 1}))
+            for key in parts.of_table(name, 2, 0)
+        ]
+        rows.append([name, *(f"{cell})" for cell in cells)])
+    return ["table", *parts.of_table("digits", 2, 0)], rows
+
+
+@table("samples")
+def samples():
+    figures, rows = OverSeeds("parts"), []
+    columns = {"AUC": 2, "AUC of blends": 2, "bound": 0, "median bound": 0}
+    columns |= {"bound of samples": 0, "median bound of samples": 0}
+    for sheets in manifolds.APART:
+        for objective in ("mixture", "clusters", "elbo"):
+            for k in (3, 8):
+                key = f"{sheets}, {objective}, K = {k}"
+                rows.append([key, *figures.row(f"samples, {key}", columns)])
+    return ["sheets, objective", *columns], rows
 
 
 @table("tried")

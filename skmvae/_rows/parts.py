@@ -24,17 +24,20 @@ from .scaled import ScaledRows, row_blocks
 # Parts are found among no more rows than this; others belong to the part of rows that are near.
 _MOST_ROWS = 20_000
 
-# Separate parts are sought among no more rows than this, each joined to so many neighbours. With
-# ten, rows on an interval can fall in two where they are sparse. Rows that have each other among
-# their nearest would do for wide parts beside narrow ones, but leave single digits apart.
-_MOST_JOINED, _N_JOINED = 5_000, 15
+# Separate parts are sought among no more rows than this.
+_MOST_OF_SEPARATE = 5_000
 
-# A smaller fraction of the rows is a group of outliers.
-_LEAST_FRACTION = 0.01
+# Each row is joined to so many neighbours: with ten, rows on an interval can fall in two where they
+# are sparse. A smaller fraction of the rows is a group of outliers.
+_N_JOINED, _LEAST_FRACTION = 15, 0.01
 
-# Parts that are not separate: the number of neighbours by which they are told, and how many of the
-# smaller part's may be in another one before the two are one part.
-_N_NEIGHBORS, _MOST_SHARED = 10, 0.05
+# Of the neighbours of the smaller of two parts, this fraction may be in the other one: of parts
+# that are as good as separate, and of others. HDBSCAN's clusters of rows of one part share 0.006 to
+# 0.2 of ten, and those of digits 0.05; its moons, circles and blobs share less than 0.001.
+_N_NEIGHBORS, _SEPARATE, _NEAR = 10, 0.003, 0.05
+
+# Dense parts have this fraction of the rows at least.
+_LEAST_DENSE = 0.02
 
 
 class Parts(NamedTuple):
@@ -85,17 +88,13 @@ def _sample(
     some = np.sort(rng.choice(training, size=size, replace=False))
     projection = projection_of(rows, training, rng)
     points = points_of(rows, some, projection)
-    joined = np.sort(rng.choice(size, size=min(size, _MOST_JOINED), replace=False))
-    labels = _separate_parts(points[joined], rng)
-    n_parts = len(_large(labels))
-    if k_separate and n_parts != k:
-        return None
-    if 1 < n_parts <= k:
-        points = points[joined]
-    else:
+    fewer = points[np.sort(rng.choice(size, size=min(size, _MOST_OF_SEPARATE), replace=False))]
+    labels = _separate_parts(fewer, range(k if k_separate else 2, k + 1), rng)
+    if labels is not None:
+        points = fewer
+    elif not k_separate:
         labels = _near_parts(points, k, precision, rng)
-    parts = _large(labels)
-    if len(parts) < 2:
+    if labels is None or len(parts := _large(labels)) == 1:
         return None
     kept = np.isin(labels, parts)
     return (
@@ -105,12 +104,23 @@ def _sample(
     )
 
 
+def _separate_parts(
+    points: torch.Tensor, may_be: range, rng: np.random.Generator
+) -> np.ndarray | None:
+    """Labels by the first way that finds a number of parts that may be."""
+    for find in (_joined_parts, _dense_parts):
+        labels = find(points, rng)
+        if len(_large(labels)) in may_be:
+            return labels
+    return None
+
+
 def _large(labels: np.ndarray) -> np.ndarray:
     """The labels of parts that are no outliers."""
     return np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(labels))
 
 
-def _separate_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+def _joined_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
     """Labels of the connected components of the graph in which each point is joined to its nearest.
 
     Lines that cross are one part: to cut them all the same would be to cut them where they cross.
@@ -121,6 +131,23 @@ def _separate_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarra
     return connected_components(graph, directed=False)[1]
 
 
+def _dense_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+    """Labels of the clusters of HDBSCAN (Campello et al. 2013); all 0 if they share neighbours.
+
+    A few rows between two parts join them in the graph, but are no dense bridge.
+    """
+    from sklearn.cluster import HDBSCAN  # nothing but this needs it
+
+    found = points.cpu().numpy()
+    size = max(10, int(_LEAST_DENSE * len(found)))
+    labels = HDBSCAN(size, min_samples=min(5, len(found)), copy=True).fit_predict(found)
+    if (kept := labels >= 0).any():
+        labels = _classifier(found[kept], labels[kept]).predict(found)
+        if _shared(labels, _graph(points, rng)).max() <= _SEPARATE:
+            return labels
+    return np.zeros(len(found), dtype=np.int64)
+
+
 def _near_parts(
     points: torch.Tensor, k: int, precision: str, rng: np.random.Generator
 ) -> np.ndarray:
@@ -129,13 +156,17 @@ def _near_parts(
     They are clusters of codes that tell neighbours from other points, or of the points, whichever
     have fewer neighbours apart: codes show parts of any shape, but not how dense points are.
     """
-    edges = edges_of(np.arange(len(points)), nearest(points, _N_NEIGHBORS, rng))
-    graph = mutual_neighbours(edges, len(points))
+    graph = _graph(points, rng)
     seed = int(rng.integers(2**31))
     codes = codes_of(points, graph, precision, seed)
     candidates = [_clusters(found, k, seed) for found in (codes, points.cpu().numpy())]
     labels = min(candidates, key=lambda labels: _n_apart(labels, graph))
     return _merged(labels, graph)
+
+
+def _graph(points: torch.Tensor, rng: np.random.Generator) -> NeighbourGraph:
+    edges = edges_of(np.arange(len(points)), nearest(points, _N_NEIGHBORS, rng))
+    return mutual_neighbours(edges, len(points))
 
 
 def _clusters(points: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -167,7 +198,7 @@ def _shared(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
 def _merged(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
     """Parts that share neighbours as one, two at a time; all of them if one would be left."""
     merged = labels
-    while (shared := _shared(merged, graph)).max() >= _MOST_SHARED:
+    while (shared := _shared(merged, graph)).max() >= _NEAR:
         first, second = np.unravel_index(shared.argmax(), shared.shape)
         merged = np.unique(np.where(merged == second, first, merged), return_inverse=True)[1]
     return merged if len(_large(merged)) > 1 else labels
@@ -177,13 +208,18 @@ def _labels(
     rows: ScaledRows, projection: torch.Tensor | None, points: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """The label of each row: that of most of its neighbours among the points."""
-    from sklearn.neighbors import KNeighborsClassifier  # nothing but this needs it
-
     if projection is not None:
         projection = projection.to(rows.device)
-    classifier = KNeighborsClassifier().fit(points, labels)
+    classifier = _classifier(points, labels)
     found = np.empty(len(rows), dtype=np.int64)
     for block in row_blocks(len(rows), rows.n_features):
         numbers = np.arange(len(rows))[block]
         found[block] = classifier.predict(points_of(rows, numbers, projection).cpu().numpy())
     return found
+
+
+def _classifier(points: np.ndarray, labels: np.ndarray):
+    """Tells the label of other points by their five nearest."""
+    from sklearn.neighbors import KNeighborsClassifier  # nothing but this needs it
+
+    return KNeighborsClassifier(min(5, len(points))).fit(points, labels)

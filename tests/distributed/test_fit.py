@@ -87,6 +87,18 @@ def test_all_ranks_end_alike(kind, tmp_path):
         assert list(found.feature_names_in_) == list(FRAME.columns)
 
 
+def test_components_start_from_the_parts_of_the_rows_of_rank_0(tmp_path):
+    """The second rank has rows of one digit alone: they are of one part, as they are of rank 0."""
+    digits = load_digits()
+    first = digits.data[:600] / 16
+    zeros = digits.data[600:][digits.target[600:] == 0] / 16
+    mvae = small(k=10, latent_dim=4, likelihood="bernoulli", objective="clusters", max_iter=15)
+    mvae = the_model(tmp_path, mvae, np.vstack([first, zeros]), [len(first), len(zeros)])
+    assert len(np.unique(mvae.predict(first))) > 7
+    assert np.bincount(mvae.predict(zeros)).max() > 0.9 * len(zeros)
+    assert mvae.weights_[mvae.predict(zeros)[0]] > 1.5 / 10
+
+
 def test_a_warm_start_goes_on(tmp_path):
     mvae = small().fit(X).set_params(warm_start=True)
     found = the_model(tmp_path, mvae, X, [120, 180])
