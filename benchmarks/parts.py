@@ -254,17 +254,18 @@ def of_table(name, k, seed):
 
 # ---- Samples
 
+SAMPLED = (("mixture", 3), ("mixture", 8), ("clusters", 3), ("elbo", 3))
+
 
 def samples(n_seeds):
     """Do rows that are drawn from models of the sheets look like rows that are there?"""
     for seed in range(n_seeds):
         for sheets in APART:
-            for objective in ("mixture", "clusters", "elbo"):
-                for k in (3, 8):
-                    measured(
-                        f"samples, {sheets}, {objective}, K = {k}, seed {seed}",
-                        lambda s=sheets, o=objective, k=k, r=seed: of_samples(s, o, k, r),
-                    )
+            for objective, k in SAMPLED:
+                measured(
+                    f"samples, {sheets}, {objective}, K = {k}, seed {seed}",
+                    lambda s=sheets, o=objective, k=k, r=seed: of_samples(s, o, k, r),
+                )
 
 
 def of_samples(sheets, objective, k, seed):

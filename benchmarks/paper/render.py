@@ -362,10 +362,9 @@ def samples():
     columns = {"AUC": 2, "AUC of blends": 2, "bound": 0, "median bound": 0}
     columns |= {"bound of samples": 0, "median bound of samples": 0}
     for sheets in manifolds.APART:
-        for objective in ("mixture", "clusters", "elbo"):
-            for k in (3, 8):
-                key = f"{sheets}, {objective}, K = {k}"
-                rows.append([key, *figures.row(f"samples, {key}", columns)])
+        for objective, k in parts.SAMPLED:
+            key = f"{sheets}, {objective}, K = {k}"
+            rows.append([key, *figures.row(f"samples, {key}", columns)])
     return ["sheets, objective", *columns], rows
 
 
