@@ -61,8 +61,10 @@ def evaluate(model):
         found = KMeans(model["k"], n_init=5, random_state=model["seed"]).fit(train).predict(test)
         return {"ARI": adjusted_rand_score(sheet, found)}
     mvae = make_model(model, architecture=MLP((64, 64))).fit(train)
+    bounds = mvae.score_samples(test)
     return {
-        "bound": mvae.score(test),
+        "bound": float(bounds.mean()),
+        "median bound": float(np.median(bounds)),
         "MSE": reconstruction_error(test, mvae.reconstruct(test)),
         "ARI": adjusted_rand_score(sheet, mvae.predict(test)),
         "effective components": effective_components(mvae.weights_),
