@@ -2,6 +2,7 @@
 
     SKMVAE_DATA=... python benchmarks/neighbours.py weights --seeds 1
     SKMVAE_DATA=... python benchmarks/neighbours.py mnist --seeds 3
+    SKMVAE_DATA=... python benchmarks/neighbours.py objectives --seeds 1
     SKMVAE_DATA=... python benchmarks/neighbours.py others --seeds 1
     SKMVAE_DATA=... python benchmarks/neighbours.py conv --seeds 1
     python benchmarks/neighbours.py tables --seeds 6
@@ -102,6 +103,14 @@ def mnist(n_seeds):
                 measured(
                     f"{name}, weight {weight:g}, seed {seed}", lambda m=model: of_model(m, *data)
                 )
+
+
+def objectives(n_seeds):
+    data = images()
+    for seed in range(n_seeds):
+        for objective in ("mixture", "clusters"):
+            model = mixture(objective=objective, random_state=seed, neighbor_weight=WEIGHT)
+            measured(f"{objective}, seed {seed}", lambda m=model: of_model(m, *data))
 
 
 def conv(n_seeds):
@@ -360,6 +369,7 @@ def picture(_):
 PARTS = {
     "weights": weights,
     "mnist": mnist,
+    "objectives": objectives,
     "others": others,
     "conv": conv,
     "tables": tables,

@@ -106,9 +106,10 @@ class Inference:
             components, rows = None, self._blends(n_rows, rng)
         else:
             codes = rng.standard_normal((n_rows, state.latent_dim))
-            components = np.full(n_rows, component)
             if component is None:
                 components = rng.choice(state.k, size=n_rows, p=state.shares)
+            else:
+                components = np.full(n_rows, component, dtype=np.int64)
             rows = self._decoded(codes, components)
         if noise:
             network, _ = _network_of(state, self._device, rows.dtype)
@@ -150,8 +151,11 @@ class Inference:
         n_at_once = min(n_draws, max(1, _OUTPUTS_A_ROW // (k * n_features)))
         parts = eps.to(self._device, rows.tensor_dtype).split(n_at_once, dim=1)
         equal = np.full(k, 1.0 / k)
-        shares = torch.tensor(equal if self.state.shares is None else self.state.shares)
-        shares = shares.to(self._device, rows.tensor_dtype)
+        shares = torch.tensor(
+            equal if self.state.shares is None else self.state.shares,
+            dtype=rows.tensor_dtype,
+            device=self._device,
+        )
         log_volume = n_features * math.log(self.state.scale)
 
         def bound(network: MixtureVAE, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ._files.writing import at_home
 from ._fit.fitting import FitSettings, PreviousFit
 from ._fit.schedules import SCHEDULES
 from ._model.distributions import LIKELIHOODS
-from ._model.objective import OBJECTIVES, Objective
+from ._model.objective import OBJECTIVES, OF_PARTS, Objective
 from ._rows.fingerprints import fingerprint, fingerprint_of_shards
 from ._runtime import resolve_device, resolve_precision
 from ._validation import FLAG, Rule, at_least, in_interval, of_type, one_of, optional
@@ -132,5 +132,6 @@ def checkpoint_of(
         at_home(folder),
         (__version__, params, seed, data, begin),
         int(estimator.max_iter),
-        can_grow=estimator.learning_rate_schedule == "constant",
+        can_grow=estimator.learning_rate_schedule == "constant"
+        and estimator.objective not in OF_PARTS,  # which hold rows to their parts for a fraction
     )

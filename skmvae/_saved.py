@@ -107,6 +107,7 @@ def check_training(training: TrainingState, network: NetworkState, *, in_a_fit: 
         "seed": _is_count(values.get("seed")),
         "steps": _is_count(values.get("steps")),
         "shuffler": _is_shuffler(values.get("shuffler")),
+        "shares": "shares" not in values or _are_shares(values["shares"], network.k),
     }
     if in_a_fit:
         holds["progress"] = _is_progress(values.get("progress"))
@@ -192,6 +193,14 @@ def _check_fields(state: NetworkState) -> None:
 
 def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_shares(value, k: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == k
+        and all(isinstance(share, float) and 0.0 <= share <= 1.0 for share in value)
+    )
 
 
 def _is_shuffler(value) -> bool:

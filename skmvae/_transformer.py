@@ -23,6 +23,7 @@ from ._fit.observers import Observer, Reporter
 from ._fit.schedules import ENDLESS
 from ._inference import Inference
 from ._model.distributions import LIKELIHOODS
+from ._model.objective import OF_PARTS
 from ._parameters import RULES, checkpoint_of, settings_of
 from ._process import out_of_memory_explained, uninterrupted
 from ._rows.statistics import is_constant, value_range
@@ -53,6 +54,9 @@ SKOPS_TRUSTED = [
     "skmvae.architectures.Conv",
     "skmvae.architectures.MLP",
 ]
+
+# How far a chunk moves ``weights_`` towards its own, at least: early chunks count less and less.
+_LEAST_STEP = 0.1
 
 RandomState: TypeAlias = int | np.random.RandomState | None
 
@@ -169,8 +173,8 @@ class MVAETransformer(
     Attributes
     ----------
     weights_ : ndarray of shape (k,)
-        Mean mixing weight of each component over the training rows, which is its share in the
-        density; after ``partial_fit`` also over its calls.
+        Mean mixing weight of each component over the training rows, its share in the density;
+        after ``partial_fit`` a moving mean over the chunks.
     mean_ : ndarray of shape (n_features,)
         Column means of X; zeros for the Bernoulli likelihood.
     scale_ : float
@@ -324,7 +328,6 @@ class MVAETransformer(
     @with_callbacks
     def _fit_in(self, group: Group, X: ArrayLike, y: Any) -> Self:
         """``fit`` with the other ranks of a group, where X has this rank's rows."""
-        previous = self._previous_fit(None) if self._continues() else None
 
         def attributes(trained: Trained) -> dict[str, Any]:
             return self._attributes_of(trained, previous, rows, columns)
@@ -334,9 +337,9 @@ class MVAETransformer(
             "Lower batch_size or k, choose narrower layers (architecture), or, on a GPU, set "
             "device='cpu'.",
         ):
-            rows, columns = group.agree(
-                lambda: self._check_training_rows(X, continues=previous is not None)
-            )
+            continues = self._continues()
+            rows, columns = group.agree(lambda: self._check_training_rows(X, continues=continues))
+            previous = self._previous_fit(rows, None) if continues else None
             seed = None if self.random_state is None else draw_seed(self.random_state)
             checkpoint = checkpoint_of(self, rows, previous, seed, group)
             observers: list[Observer] = []
@@ -369,8 +372,9 @@ class MVAETransformer(
 
         A stream has no known end, so under "trapezoid" the learning rate is a third of
         ``learning_rate`` throughout, and Adam's betas are the usual ones. ``batch_size=None``
-        follows the rows of the chunk, and ``weights_`` is the mean over all chunks. Under "mixture"
-        and "clusters" components start from the parts of the first one.
+        follows the rows of the chunk, and ``weights_`` is a moving mean over the chunks. Under
+        "mixture" and "clusters" components start from the parts of the first chunk, which later
+        ones cannot add to.
 
         Parameters
         ----------
@@ -392,12 +396,13 @@ class MVAETransformer(
             With ``early_stopping=True``: a chunk has no rows to hold out.
         """
         is_first = not self.__sklearn_is_fitted__()
-        previous = None if is_first else self._previous_fit(vars(self).get("_training"))
         with self._shortage_explained(
             "partial_fit",
             "Lower batch_size, give fewer rows at a time, or, on a GPU, set device='cpu'.",
         ):
             rows, columns = self._check_training_rows(X, continues=not is_first)
+            training = vars(self).get("_training")
+            previous = None if is_first else self._previous_fit(rows, training)
             if is_first and LIKELIHOODS[self.likelihood].IS_SCALED and is_constant(rows):
                 raise ValueError(
                     "The first chunk of partial_fit sets the units of all that follow, but its "
@@ -415,8 +420,9 @@ class MVAETransformer(
                 lambda: self._attributes_of(result.trained, previous, rows, columns)
             )
         if previous is not None:
-            # The mean over the epochs: a chunk need not have all parts, or have their shares.
-            change = (fitted["weights_"] - previous.weights) / (previous.n_epochs + 1)
+            # A moving mean: a chunk need not have all parts, or have their shares.
+            step = max(_LEAST_STEP, 1.0 / (previous.n_epochs + 1))
+            change = step * (fitted["weights_"] - previous.weights)
             fitted |= _weighted(fitted, previous.weights + change)
         fitted["_training"] = result.training
         return self._become(fitted, result.interruption or interruption)
@@ -448,8 +454,14 @@ class MVAETransformer(
         if (support := LIKELIHOODS[likelihood].SUPPORT) is not None:
             check_range(f"likelihood={likelihood!r}", value_range(X), support, remedy)
 
-    def _previous_fit(self, training: TrainingState | None) -> PreviousFit:
-        return PreviousFit(self._state, training, self.n_iter_, self._split_seed, self.weights_)
+    def _previous_fit(self, rows, training: TrainingState | None) -> PreviousFit:
+        labels = None
+        if self.objective in OF_PARTS and training is None:
+            inference = Inference(self._state, resolve_device(self.device))
+            labels = inference.mixing_weights(rows).argmax(axis=1)
+        return PreviousFit(
+            self._state, training, self.n_iter_, self._split_seed, self.weights_, labels
+        )
 
     def _attributes_of(
         self, trained: Trained, previous: PreviousFit | None, X, columns: dict[str, Any]
@@ -598,7 +610,7 @@ class MVAETransformer(
         z_i ~ N(0, I), and the row is y_i, what its decoder makes of that. Under
         ``objective="averaged"`` the model is another, and the row is sum_i w_i y_i for
         w ~ Dir(c, ..., c) and a code of each component (equations 2 to 5). Models that were saved
-        by versions before 0.2 have equal shares.
+        before components had shares have equal ones.
 
         Parameters
         ----------
@@ -610,7 +622,7 @@ class MVAETransformer(
             None draws the component of each row. An int in [0, k) is that of all.
         noise : bool, default=False
             Draw x from p(x | y), in place of y itself, which is its mean: then rows have the
-            density that is scored, and look it.
+            density that ``score_samples`` bounds.
         return_component : bool, default=False
             Return the component of each row too, as scikit-learn's mixtures always do; here most
             callers want rows alone.
@@ -702,7 +714,7 @@ class MVAETransformer(
 
         The importance-weighted bound (Burda et al. 2016) of the mixture's log density, in nats
         and in the units of X. The choice of a component is summed out, each having the share
-        ``weights_`` (equal ones under "averaged", and in models saved before version 0.2). It is a
+        ``weights_`` (equal ones under "averaged", and in models saved before they had any). It is a
         valid bound whatever ``objective`` trained the model and has no term of ``beta`` or
         ``kl_weight``. With the Bernoulli likelihood it is a log probability for binary X; for
         values between 0 and 1 it only compares models of that likelihood with each other.

@@ -125,14 +125,17 @@ def test_a_longer_fit_continues_a_shorter_one_if_the_learning_rate_is_constant(
     assert epochs.trained() == 0
 
 
-def test_a_longer_fit_says_why_it_begins_anew(make, make_small, digits, epochs):
+@pytest.mark.parametrize(
+    "params", [{"learning_rate_schedule": "trapezoid"}, {"objective": "clusters"}], ids=str
+)
+def test_a_longer_fit_says_why_it_begins_anew(params, make, make_small, digits, epochs):
     X, _ = digits
-    make(max_iter=2, learning_rate_schedule="trapezoid").fit(X)
+    make(max_iter=2, **params).fit(X)
     epochs.trained()
-    longer = make(max_iter=3, learning_rate_schedule="trapezoid").fit(X)
-    assert any("all its epochs depend on max_iter" in message for message in epochs.messages)
+    longer = make(max_iter=3, **params).fit(X)
+    assert any("its epochs do depends on max_iter" in message for message in epochs.messages)
     assert epochs.trained() == 3
-    assert_same_fit(longer, make_small(max_iter=3, learning_rate_schedule="trapezoid").fit(X))
+    assert_same_fit(longer, make_small(max_iter=3, **params).fit(X))
 
 
 @pytest.mark.parametrize("change", [{"random_state": 1}, {"architecture__dropout": 0.1}, {}])

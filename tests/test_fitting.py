@@ -129,7 +129,7 @@ def test_divergence_names_epoch_and_term():
     broken = {n: np.where(n.endswith("layers.1.bias"), np.inf, a) for n, a in state.arrays.items()}
     broken = {n: a.astype(np.float32) for n, a in broken.items()}
     broken |= {n: a for n, a in state.arrays.items() if n.startswith("encoder")}
-    previous = PreviousFit(replace(state, arrays=broken), None, 3, 0, np.ones(state.k))
+    previous = PreviousFit(replace(state, arrays=broken), None, 3, 0, np.ones(state.k), None)
     with pytest.raises(DivergenceError, match=r": reconstruction became .* epoch 1, batch 1\."):
         run(rows(), previous)
 

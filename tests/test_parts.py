@@ -101,6 +101,16 @@ def test_rows_of_one_part_are_divided_into_as_many_as_are_asked_for():
     assert (parts_of(X, 4).shares > 0.1).all()
 
 
+@pytest.mark.parametrize("n", [3, 4, 10, 30, 60])
+@pytest.mark.parametrize("k", [2, 8, 16])
+def test_of_few_rows_no_part_is_a_handful(n, k):
+    parts = parts_of(np.random.default_rng(n).normal(size=(n, 5)), k)
+    if n < 10:
+        assert parts is None
+    if parts is not None:
+        assert (parts.shares > 0).sum() > 1
+
+
 @pytest.mark.parametrize(
     ("X", "k"),
     [(np.ones((50, 3)), 2), (np.eye(4), 4), (np.repeat(np.eye(3), 8, axis=0), 4)],
@@ -147,23 +157,35 @@ def test_a_mixture_has_a_component_for_each_part_or_uses_all():
 
 
 def test_a_warm_start_keeps_idle_components_idle_and_does_not_start_anew(monkeypatch):
-    X, _ = blobs([100, 300, 600])
+    X, y = blobs([100, 300, 600])
     mvae = fitted(X, k=6, objective="clusters", warm_start=True)
     monkeypatch.delattr("skmvae._fit.fitting.find_parts")
     assert (mvae.fit(X).weights_ > 0.02).sum() == 3
-    assert mvae.prune(0.02).fit(X).k == 3
+    pruned = mvae.prune(0.02).fit(X)
+    assert pruned.k == 3
+    assert adjusted_rand_score(y, pruned.predict(X)) > 0.95
+
+
+@pytest.mark.parametrize("objective", ["mixture", "clusters"])
+def test_a_fit_that_goes_on_keeps_parts_of_unequal_share(objective):
+    """Equal shares would divide the large part between both components."""
+    X, y = blobs([60, 1200])
+    mvae = fitted(X, k=2, objective=objective)
+    for go_on in (mvae.set_params(warm_start=True).fit, mvae.prune().partial_fit):
+        assert adjusted_rand_score(y, go_on(X).predict(X)) > 0.75
 
 
 def test_chunks_start_from_the_parts_of_the_first_one():
     X, y = blobs([300, 300, 300])
     mvae = MVAETransformer(5, latent_dim=1, objective="clusters", random_state=0)
-    for _ in range(20):
+    for _ in range(40):
         mvae.partial_fit(X)
     assert adjusted_rand_score(y, mvae.predict(X)) > 0.95
+    assert mvae.prune().k == 3  # weights_ have forgotten the first chunks
     # A chunk of one part does not take the components of the others from them.
     before = mvae.weights_
     mvae.partial_fit(X[y == 0])
-    np.testing.assert_allclose(mvae.weights_, before, atol=1 / 20)
+    np.testing.assert_allclose(mvae.weights_, before, atol=1 / 10)
     assert (mvae.weights_ > 0.1).sum() == 3
 
 

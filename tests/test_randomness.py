@@ -1,6 +1,7 @@
 """Fits repeat with their random_state, and no global generator moves."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,8 +51,10 @@ def test_a_loky_worker_gives_the_same_model(make_small, digits):
 
 
 @pytest.mark.cpu
-def test_global_settings_of_torch_do_not_matter(make_small, digits):
+@pytest.mark.parametrize("params", [{}, {"objective": "clusters", "neighbor_weight": 0.1}], ids=str)
+def test_global_settings_of_torch_do_not_matter(params, make_small, digits):
     X, _ = digits
+    make_small = partial(make_small, **params)
     expected = make_small().fit(X)
     codes, scores = expected.transform(X), expected.score_samples(X)
     state = torch.get_rng_state()

@@ -182,7 +182,9 @@ def test_under_averaged_samples_blend_all_components(make_small, digits):
     w, Z = rng.dirichlet([1 / 3] * 3, 20), rng.standard_normal((20, 6))
     alone = [_decode_component(mvae, Z, i) for i in range(3)]
     assert_same_to_rounding(mvae.sample(20, random_state=5), np.einsum("nk,knf->nf", w, alone))
-    assert mvae.sample(2, component=1, return_component=True)[1].tolist() == [1, 1]
+    component = mvae.sample(2, component=np.uint8(1), return_component=True)[1]
+    assert component.tolist() == [1, 1]
+    assert component.dtype == np.int64
     with pytest.raises(ValueError, match="return_component=True, but rows blend all components"):
         mvae.sample(2, return_component=True)
     with pytest.raises(ValueError, match="noise must be a bool"):

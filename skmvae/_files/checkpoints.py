@@ -123,8 +123,8 @@ class Checkpoint:
         if shorter and not self._can_grow and self._max_iter not in lengths:
             logger.info(
                 "fit with max_iter=%d begins anew, although there is a checkpoint with max_iter=%d:"
-                " the learning rates of all its epochs depend on max_iter. With "
-                "learning_rate_schedule='constant' it would go on.",
+                " what its epochs do depends on max_iter. With learning_rate_schedule='constant' "
+                "it would go on, except under the objectives 'mixture' and 'clusters'.",
                 self._max_iter,
                 shorter[0],
             )

@@ -40,9 +40,6 @@ from .step import DivergenceError, Trainer, TrainingSettings
 # Default batch size: with 128, a table of 100 rows would get one step per epoch.
 _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES_AN_EPOCH = 32, 128, 10
 
-# A component is idle if its mean weight is below this fraction of an equal one.
-_IDLE_WEIGHT = 0.1
-
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -73,6 +70,7 @@ class PreviousFit(NamedTuple):
     n_epochs: int
     split_seed: int
     weights: np.ndarray  # (K,), ``weights_``
+    labels: np.ndarray | None  # (n,), the component of each row of X, of a warm start with parts
 
 
 class FitResult(NamedTuple):
@@ -368,18 +366,15 @@ def _parts(
     observers: list[Observer],
     group: Group,
 ) -> Parts | None:
-    """The parts that components start from; the shares alone for a warm start.
+    """The parts that components start from: those that they have, if an earlier fit gave them some.
 
-    A chunk after the first has shares in the state of training.
+    A chunk after the first goes on with the shares that are in the state of training.
     """
     if settings.objective.name not in OF_PARTS or settings.k == 1:
         return None
-    if previous is not None and previous.training is not None:
-        return None
     if previous is not None:
-        # Equal shares would give work to components that were found no part.
-        has_idle = previous.weights.min() < _IDLE_WEIGHT / settings.k
-        return Parts(None, previous.weights) if has_idle else None
+        labels = previous.labels
+        return None if labels is None else Parts(labels, previous.weights)
     parts = find_parts(
         rows,
         training,

@@ -33,8 +33,8 @@ def codes_of(points: Tensor, graph: NeighbourGraph, precision: str, seed: int) -
     points = points.div(points.square().mean().sqrt().clamp(min=1e-30)).float()
     n = len(points)
     width = min(_WIDEST, max(_NARROWEST, n // 4))
-    encoder = ComponentMLP(1, (points.shape[1], width, width, _LENGTH), torch.relu_, dropout=0.0)
-    encoder.to(points.device)
+    with torch.device(points.device):
+        encoder = ComponentMLP(1, (points.shape[1], width, width, _LENGTH), torch.relu_, 0.0)
     generator, rng = make_generator(seed, points.device), np.random.default_rng(seed)
     for module in encoder.modules():
         if isinstance(module, ComponentLinear):

@@ -150,9 +150,10 @@ def nearest(points: Tensor, n_neighbors: int, rng: np.random.Generator) -> np.nd
         _JITTER * squares.mean().clamp(min=1e-30)
     )
     found = torch.empty((n, n_neighbors), dtype=torch.int64, device="cpu")
+    numbers = torch.arange(n, device=device)
     for block in row_blocks(n, n, device.type):
         distances = torch.addmm(squares, points[block], points.T, alpha=-2.0)
         distances += noise.as_strided(distances.shape, (1, 1), block.start)
-        distances[torch.arange(len(distances)), torch.arange(n)[block]] = math.inf
+        distances[numbers[: len(distances)], numbers[block]] = math.inf
         found[block] = distances.topk(n_neighbors, largest=False).indices.cpu()
     return found.numpy()

@@ -28,8 +28,11 @@ _MOST_ROWS = 20_000
 _MOST_OF_SEPARATE = 5_000
 
 # Each row is joined to so many neighbours: with ten, rows on an interval can fall in two where they
-# are sparse. A smaller fraction of the rows is a group of outliers.
-_N_JOINED, _LEAST_FRACTION = 15, 0.01
+# are sparse.
+_N_JOINED = 15
+
+# A smaller fraction of the rows, or fewer rows, are a group of outliers.
+_LEAST_FRACTION, _LEAST_ROWS = 0.01, 5
 
 # Of the neighbours of the smaller of two parts, this fraction may be in the other one: of parts
 # that are as good as separate, and of others. HDBSCAN's clusters of rows of one part share 0.006 to
@@ -41,9 +44,9 @@ _LEAST_DENSE = 0.02
 
 
 class Parts(NamedTuple):
-    """A partition of rows, and the share of all rows, of those of all ranks, of each part."""
+    """The part of each row, and the share of each part in the training rows of all ranks."""
 
-    labels: np.ndarray | None  # (n,); None if no component is held to its part
+    labels: np.ndarray  # (n,)
     shares: np.ndarray  # (K,)
 
 
@@ -70,7 +73,7 @@ def find_parts(
         return None
     labels = _labels(rows, *sample)
     counts = np.sum(group.all_gather(np.bincount(labels[training], minlength=k)), axis=0)
-    return Parts(labels, counts / counts.sum())
+    return Parts(labels, counts / counts.sum()) if (counts > 0).sum() > 1 else None
 
 
 def _sample(
@@ -89,12 +92,12 @@ def _sample(
     projection = projection_of(rows, training, rng)
     points = points_of(rows, some, projection)
     fewer = points[np.sort(rng.choice(size, size=min(size, _MOST_OF_SEPARATE), replace=False))]
-    labels = _separate_parts(fewer, range(k if k_separate else 2, k + 1), rng)
+    labels = _separate_parts(fewer, k, k_separate, rng)
     if labels is not None:
         points = fewer
     elif not k_separate:
         labels = _near_parts(points, k, precision, rng)
-    if labels is None or len(parts := _large(labels)) == 1:
+    if labels is None or len(parts := _large(labels, k)) < 2:
         return None
     kept = np.isin(labels, parts)
     return (
@@ -105,19 +108,21 @@ def _sample(
 
 
 def _separate_parts(
-    points: torch.Tensor, may_be: range, rng: np.random.Generator
+    points: torch.Tensor, k: int, k_separate: bool, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """Labels by the first way that finds a number of parts that may be."""
+    """Labels by the first way that finds as many parts as there may be."""
+    may_be = range(k if k_separate else 2, k + 1)
     for find in (_joined_parts, _dense_parts):
         labels = find(points, rng)
-        if len(_large(labels)) in may_be:
+        if len(_large(labels, k)) in may_be:
             return labels
     return None
 
 
-def _large(labels: np.ndarray) -> np.ndarray:
-    """The labels of parts that are no outliers."""
-    return np.flatnonzero(np.bincount(labels) >= _LEAST_FRACTION * len(labels))
+def _large(labels: np.ndarray, k: int) -> np.ndarray:
+    """The labels of parts that are no outliers; of many parts, each may have few rows."""
+    least = min(_LEAST_FRACTION, 0.5 / k) * len(labels)
+    return np.flatnonzero(np.bincount(labels) >= max(_LEAST_ROWS, least))
 
 
 def _joined_parts(points: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
@@ -161,7 +166,8 @@ def _near_parts(
     codes = codes_of(points, graph, precision, seed)
     candidates = [_clusters(found, k, seed) for found in (codes, points.cpu().numpy())]
     labels = min(candidates, key=lambda labels: _n_apart(labels, graph))
-    return _merged(labels, graph)
+    merged = _merged(labels, graph)
+    return merged if len(_large(merged, k)) > 1 else labels
 
 
 def _graph(points: torch.Tensor, rng: np.random.Generator) -> NeighbourGraph:
@@ -196,12 +202,12 @@ def _shared(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
 
 
 def _merged(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
-    """Parts that share neighbours as one, two at a time; all of them if one would be left."""
+    """Parts that share neighbours as one, two at a time."""
     merged = labels
     while (shared := _shared(merged, graph)).max() >= _NEAR:
         first, second = np.unravel_index(shared.argmax(), shared.shape)
         merged = np.unique(np.where(merged == second, first, merged), return_inverse=True)[1]
-    return merged if len(_large(merged)) > 1 else labels
+    return merged
 
 
 def _labels(
