@@ -7,7 +7,6 @@ returns the component of each row. This example finds the ten digits of scikit-l
 labels, with sixteen components to choose from.
 """
 
-import numpy as np
 from matplotlib import pyplot as plt
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
