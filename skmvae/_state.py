@@ -72,7 +72,8 @@ class NetworkState:
 
     def with_shares(self, shares: np.ndarray) -> NetworkState:
         """This state with other shares, unless its rows blend all components."""
-        return self if self.shares is None else replace(self, shares=shares)
+        # Means of float32 sum to one up to its rounding, which is too little for a draw.
+        return self if self.shares is None else replace(self, shares=shares / shares.sum())
 
     def with_components(
         self, components: np.ndarray, weight_concentration_prior: float

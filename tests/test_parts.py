@@ -86,8 +86,8 @@ def test_wide_and_many_rows_have_the_parts_of_a_sample(monkeypatch):
 def test_parts_that_are_not_separate_are_found_and_counted(k, digits):
     X, y = digits[0] / 16, digits[1]
     parts = parts_of(X, k)
-    assert 9 <= (parts.shares > 0).sum() <= 13
-    assert normalized_mutual_info_score(y, parts.labels) > 0.8
+    assert 8 <= (parts.shares > 0).sum() <= 13
+    assert normalized_mutual_info_score(y, parts.labels) > 0.75
 
 
 def test_parts_that_overlap_are_told_by_where_the_rows_are():

@@ -293,7 +293,8 @@ def test_rounding_outside_the_unit_interval_is_clipped_in_fit_and_score(
     expected = make_small(likelihood="bernoulli").fit(inside)
     mvae = make_small(likelihood="bernoulli").fit(X)
     assert mvae.history_["loss"] == expected.history_["loss"]
-    np.testing.assert_array_equal(mvae.score_samples(X), expected.score_samples(inside))
+    # Up to the shares of the components: mixing weights are those of rows as they are.
+    np.testing.assert_allclose(mvae.score_samples(X), expected.score_samples(inside), rtol=1e-6)
     assert not np.array_equal(mvae.transform(X), expected.transform(inside))
     dense = X.toarray() if sp.issparse(X) else X
     np.testing.assert_array_equal(dense, outside)
