@@ -4,6 +4,7 @@
     SKMVAE_DATA=... python benchmarks/parts.py others --seeds 1
     python benchmarks/parts.py tables --seeds 3
     python benchmarks/parts.py samples --seeds 3
+    SKMVAE_DATA=... python benchmarks/parts.py start
 
 Every clustering is fitted to training rows and judged on the parts of test rows, which it predicts;
 one that cannot predict gives a test row the part of most of its five nearest training rows.
@@ -39,6 +40,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from skmvae import MVAETransformer
+from skmvae._fit import fitting
 from skmvae.architectures import MLP
 from skmvae.datasets import fetch_mnist
 
@@ -308,7 +310,39 @@ def told_apart(drawn, rows):
     return float(cross_val_score(classifier, X, y, cv=5, scoring="roc_auc").mean())
 
 
-PARTS = {"mnist": mnist, "others": others, "tables": tables, "samples": samples}
+# ---- What the start takes
+
+
+def start(n_seeds):
+    """CPU seconds of finding the parts, and of an epoch after that."""
+    X, _ = digits(0)
+    for name, rows in {"MNIST": fetch_mnist().X_train, "digits": X}.items():
+        measured(f"start, {name}", lambda X=rows: of_start(X))
+
+
+def of_start(X):
+    find_parts, seconds = fitting.find_parts, []
+
+    def timed(*args, **kwargs):
+        found = []
+        seconds.append(cpu_seconds(lambda: found.append(find_parts(*args, **kwargs))))
+        return found[0]
+
+    fitting.find_parts = timed
+    try:
+        whole = cpu_seconds(lambda: clusters(k=10, max_iter=2, random_state=0).fit(X))
+    finally:
+        fitting.find_parts = find_parts
+    return {"start": seconds[0], "epoch": (whole - seconds[0]) / 2}
+
+
+PARTS = {
+    "mnist": mnist,
+    "others": others,
+    "tables": tables,
+    "samples": samples,
+    "start": start,
+}
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="Graph is not fully connected")
