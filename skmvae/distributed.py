@@ -53,7 +53,8 @@ def fit(
         Ignored.
     timeout : float, default=600
         Seconds that a rank waits for the others. A rank that dies is noticed at once, mostly; one
-        that hangs, within this time.
+        that hangs, within this time. Under "clusters" all wait while rank 0 finds the parts that
+        components start from.
 
     Returns
     -------
