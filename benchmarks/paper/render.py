@@ -542,6 +542,8 @@ NEIGHBOURS = {
     "M-VAE, K = 4, without": "K = 4, weight 0",
     "one VAE, 80 codes, with neighbours": "one VAE, 80 codes, weight 0.0625",
     "one VAE, 80 codes, without": "one VAE, 80 codes, weight 0",
+    'M-VAE, K = 4, "mixture", with neighbours': "mixture",
+    'M-VAE, K = 4, "clusters", with neighbours': "clusters",
     "M-VAE of small `Conv`, with neighbours": "Conv, weight 0.0625",
     "M-VAE of small `Conv`, without": "Conv, weight 0",
     "UMAP, 10 dimensions": "UMAP, 10",
