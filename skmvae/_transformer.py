@@ -173,8 +173,8 @@ class MVAETransformer(
     Attributes
     ----------
     weights_ : ndarray of shape (k,)
-        Mean mixing weight of each component over the training rows, its share in the density;
-        after ``partial_fit`` a moving mean over the chunks.
+        Mean mixing weight of each component over the training rows, which is its share in the
+        density but under "averaged"; after ``partial_fit`` a moving mean over the chunks.
     mean_ : ndarray of shape (n_features,)
         Column means of X; zeros for the Bernoulli likelihood.
     scale_ : float
