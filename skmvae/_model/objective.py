@@ -170,10 +170,12 @@ def balanced_log_softmax(logits: Tensor, shares: Tensor | None = None) -> Tensor
     Shares are (K,); None means equal ones.
     """
     log_r = logits.log_softmax(0)
+    if shares is not None:
+        log_shares = shares.clamp(min=_LEAST_SHARE).log().unsqueeze(1)
     for _ in range(_TRANSPORT_ITERATIONS):
         log_r = log_r - log_r.logsumexp(1, keepdim=True)
         if shares is not None:
-            log_r = log_r + shares.clamp(min=_LEAST_SHARE).log().unsqueeze(1)
+            log_r = log_r + log_shares
         log_r = log_r.log_softmax(0)
     return log_r
 

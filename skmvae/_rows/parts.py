@@ -35,8 +35,7 @@ _N_JOINED = 15
 _LEAST_FRACTION, _LEAST_ROWS = 0.01, 5
 
 # Of the neighbours of the smaller of two parts, this fraction may be in the other one: of parts
-# that are as good as separate, and of others. HDBSCAN's clusters of rows of one part share 0.006 to
-# 0.2 of ten, and those of digits 0.05; its moons, circles and blobs share less than 0.001.
+# that are as good as separate, and of others. docs/paper.md says how these were found.
 _N_NEIGHBORS, _SEPARATE, _NEAR = 10, 0.003, 0.05
 
 # Dense parts have this fraction of the rows at least.
@@ -161,10 +160,18 @@ def _near_parts(
     They are clusters of codes that tell neighbours from other points, or of the points, whichever
     have fewer neighbours apart: codes show parts of any shape, but not how dense points are.
     """
+    from sklearn.cluster import KMeans  # nothing but this needs it
+
+    if _has_too_few(points.cpu().numpy(), k):
+        return np.zeros(len(points), dtype=np.int64)
     graph = _graph(points, rng)
     seed = int(rng.integers(2**31))
     codes = codes_of(points, graph, precision, seed)
-    candidates = [_clusters(found, k, seed) for found in (codes, points.cpu().numpy())]
+    candidates = [
+        KMeans(k, n_init=10, random_state=seed).fit_predict(found)
+        for found in (codes, points.cpu().numpy())
+        if not _has_too_few(found, k)
+    ]
     labels = min(candidates, key=lambda labels: _n_apart(labels, graph))
     merged = _merged(labels, graph)
     return merged if len(_large(merged, k)) > 1 else labels
@@ -175,13 +182,9 @@ def _graph(points: torch.Tensor, rng: np.random.Generator) -> NeighbourGraph:
     return mutual_neighbours(edges, len(points))
 
 
-def _clusters(points: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Labels of the clusters of k-means; all 0 where there are fewer than k different points."""
-    from sklearn.cluster import KMeans  # nothing but this needs it
-
-    if len(np.unique(points, axis=0)) < k:
-        return np.zeros(len(points), dtype=np.int64)
-    return KMeans(k, n_init=10, random_state=seed).fit_predict(points)
+def _has_too_few(points: np.ndarray, k: int) -> bool:
+    """Whether there are fewer than k different points, of which k-means would warn."""
+    return len(np.unique(points, axis=0)) < k
 
 
 def _n_apart(labels: np.ndarray, graph: NeighbourGraph) -> int:
