@@ -181,7 +181,10 @@ def test_chunks_start_from_the_parts_of_the_first_one():
     for _ in range(40):
         mvae.partial_fit(X)
     assert adjusted_rand_score(y, mvae.predict(X)) > 0.95
-    assert mvae.prune().k == 3  # weights_ have forgotten the first chunks
+    assert mvae.prune().k == 3
+    # weights_ have forgotten the network of the first chunks.
+    now = mvae.mixing_weights(X).mean(axis=0)
+    np.testing.assert_allclose(mvae.weights_, now, atol=0.0015)
     # A chunk of one part does not take the components of the others from them.
     before = mvae.weights_
     mvae.partial_fit(X[y == 0])
