@@ -66,6 +66,7 @@ class Ours(Stepwise):
             likelihood=likelihood,
             weight_concentration_prior=1 / k,
             mean=np.zeros(X.shape[1]),
+            fill=np.zeros(X.shape[1]),
             scale=1.0,
             shares=None,
             arrays={},

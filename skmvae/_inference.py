@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ._model.distributions import LIKELIHOODS
-from ._model.network import MixtureVAE, mix
-from ._model.objective import log_likelihood_bound
+from ._model.network import Posterior, mix
+from ._model.objective import WeightedDraws, weighted_draws
 from ._process import out_of_memory_explained
-from ._rows.scaled import ScaledRows, map_blocks
+from ._rows.scaled import ScaledRows, fill_missing, map_blocks
 from ._runtime import make_generator, torch_dtype
 from ._state import NetworkState, load_network
 
@@ -24,21 +25,66 @@ _SCORE_SEED = 0
 # Numbers that the decoders put out for one row at a time in scoring.
 _OUTPUTS_A_ROW = 2**16
 
+# Uniform draws of zero have no logarithm.
+_LEAST_UNIFORM = 1e-30
+
 # Networks of the states that are in use, by device and dtype: to make one takes longer than a row
 # does. A network goes with its state, so it is never saved and never outlives a fit.
-_NETWORKS: WeakKeyDictionary[NetworkState, dict] = WeakKeyDictionary()
+_LOADED: WeakKeyDictionary[NetworkState, dict] = WeakKeyDictionary()
 
 
-def _network_of(
-    state: NetworkState, device: torch.device, dtype: np.dtype
-) -> tuple[MixtureVAE, Tensor]:
-    """The network, and the mean of X beside it."""
-    networks = _NETWORKS.setdefault(state, {})
-    if (device, dtype) not in networks:
-        mean = torch.tensor(state.mean, dtype=torch_dtype(dtype), device=device)
-        # Two threads may both come here: they make the same network.
-        networks[device, dtype] = load_network(state, device, dtype), mean
-    return networks[device, dtype]
+class _Loaded:
+    """A network on a device, and what else of its state is at work beside it."""
+
+    def __init__(self, state: NetworkState, device: torch.device, dtype: np.dtype) -> None:
+        on_device = partial(torch.tensor, dtype=torch_dtype(dtype), device=device)
+        never_observed = np.flatnonzero(np.isnan(state.fill))
+        self.network = load_network(state, device, dtype)
+        self._shares = on_device(state.shares_or_equal)  # (K,)
+        self._mean, self._scale = on_device(state.mean), state.scale
+        self._fill = on_device(np.nan_to_num(state.fill))  # (F,)
+        self._never_observed = None
+        if never_observed.size:
+            self._never_observed = torch.tensor(never_observed, device=device)
+
+    def posterior(self, x: Tensor) -> Posterior:
+        return self._encode(*self._filled(x))
+
+    def draws(self, x: Tensor, eps: Iterable[Tensor]) -> Iterator[WeightedDraws]:
+        """Weighted draws for rows x (B, F), as many at a time as each of ``eps`` has."""
+        x, missing = self._filled(x)
+        posterior = self._encode(x, missing)
+        for part in eps:
+            yield weighted_draws(self.network, x, posterior, part, self._shares, missing)
+
+    def in_units_of_x(self, rows: Tensor) -> Tensor:
+        """Rows (B, F) of the decoders. A column of which no value was ever observed is 0."""
+        found = torch.add(self._mean, rows, alpha=self._scale)
+        if self._never_observed is None:
+            return found
+        return found.index_fill(1, self._never_observed, 0.0)
+
+    def _filled(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x with what the encoders see for NaN, and where that was; None if nowhere."""
+        return fill_missing(x, self._fill if x.isnan().any() else None)
+
+    def _encode(self, x: Tensor, missing: Tensor | None) -> Posterior:
+        """The posteriors of filled rows, which are the prior where all columns are missing."""
+        posterior = self.network.encode(x)
+        if missing is None:
+            return posterior
+        return posterior.with_prior(missing.all(-1), self._shares)
+
+
+def _loaded(state: NetworkState, device: torch.device, dtype: np.dtype) -> _Loaded:
+    loaded = _LOADED.setdefault(state, {})
+    if (device, dtype) not in loaded:
+        # Two threads may both come here: they load the same network.
+        loaded[device, dtype] = _Loaded(state, device, dtype)
+    return loaded[device, dtype]
+
+
+Function = Callable[[_Loaded, Tensor], Tensor]
 
 
 class Inference:
@@ -55,22 +101,22 @@ class Inference:
     @property
     def noise_variance(self) -> float | None:
         """Of X given the decoders' output, in squared units of X; None if it has none."""
-        network, _ = _network_of(self.state, self._device, np.dtype(np.float32))
+        network = _loaded(self.state, self._device, np.dtype(np.float32)).network
         return network.likelihood.noise_variance(self.state.scale)
 
     def codes(self, X) -> np.ndarray:
         """Posterior means, component-major: (n, F) -> (n, K d)."""
 
-        def codes(network: MixtureVAE, x: Tensor) -> Tensor:
-            return network.encode(x).mean.transpose(0, 1).flatten(1)
+        def codes(loaded: _Loaded, x: Tensor) -> Tensor:
+            return loaded.posterior(x).mean.transpose(0, 1).flatten(1)
 
         return self._map(codes, self._scaled(X), (self.state.n_codes,))
 
     def mixing_weights(self, X) -> np.ndarray:
         """E[w | x]: (n, F) -> (n, K)."""
 
-        def weights(network: MixtureVAE, x: Tensor) -> Tensor:
-            return network.encode(x).concentration
+        def weights(loaded: _Loaded, x: Tensor) -> Tensor:
+            return loaded.posterior(x).concentration
 
         return self._map(weights, self._scaled(X), (self.state.k,))
 
@@ -81,9 +127,9 @@ class Inference:
     def reconstruct(self, X, component: int | None) -> np.ndarray:
         """sum_k E[w_k] y_k, or y_component: (n, F) -> (n, F)."""
 
-        def reconstruct(network: MixtureVAE, x: Tensor) -> Tensor:
-            posterior = network.encode(x)
-            means = network.component_means(posterior.mean)
+        def reconstruct(loaded: _Loaded, x: Tensor) -> Tensor:
+            posterior = loaded.posterior(x)
+            means = loaded.network.component_means(posterior.mean)
             return mix(means, posterior.concentration) if component is None else means[component]
 
         return self._rows(reconstruct, self._scaled(X))
@@ -91,9 +137,9 @@ class Inference:
     def decode(self, Z: np.ndarray) -> np.ndarray:
         """Codes to rows: (n, K d) -> (n, F). Encoder k rates decoder k's output, in place of w."""
 
-        def decode(network: MixtureVAE, codes: Tensor) -> Tensor:
-            means = network.component_means(self._by_component(codes))
-            return mix(means, network.encode(means).concentration)
+        def decode(loaded: _Loaded, codes: Tensor) -> Tensor:
+            means = loaded.network.component_means(self._by_component(codes))
+            return mix(means, loaded.network.encode(means).concentration)
 
         return self._rows(decode, self._unscaled(Z))
 
@@ -112,7 +158,7 @@ class Inference:
                 components = np.full(n_rows, component, dtype=np.int64)
             rows = self._decoded(codes, components)
         if noise:
-            network, _ = _network_of(state, self._device, rows.dtype)
+            network = _loaded(state, self._device, rows.dtype).network
             rows = network.likelihood.draw(rows, state.scale, rng)
         return rows, components
 
@@ -120,9 +166,9 @@ class Inference:
         """y_k of each code, k being its component: (n, d) and (n,) -> (n, F)."""
         k = self.state.k
 
-        def decode(network: MixtureVAE, draws: Tensor) -> Tensor:
+        def decode(loaded: _Loaded, draws: Tensor) -> Tensor:
             component, z = draws[:, 0].long(), draws[:, 1:]
-            means = network.component_means(z.expand(k, -1, -1))
+            means = loaded.network.component_means(z.expand(k, -1, -1))
             return means[component, torch.arange(len(z), device=z.device)]
 
         return self._rows(decode, self._unscaled(np.column_stack([components, codes])))
@@ -133,39 +179,58 @@ class Inference:
         weights = rng.dirichlet(np.full(k, self.state.weight_concentration_prior), size=n_rows)
         codes = rng.standard_normal((n_rows, n_codes))
 
-        def blend(network: MixtureVAE, draws: Tensor) -> Tensor:
+        def blend(loaded: _Loaded, draws: Tensor) -> Tensor:
             weights, codes = draws.split((k, n_codes), dim=1)
-            return mix(network.component_means(self._by_component(codes)), weights)
+            return mix(loaded.network.component_means(self._by_component(codes)), weights)
 
         return self._rows(blend, self._unscaled(np.hstack([weights, codes])))
 
     def log_likelihood_bound(self, X, n_draws: int) -> np.ndarray:
-        """Importance-weighted lower bound of log p(x), in the units of X: (n, F) -> (n,)."""
-        k, n_features = self.state.k, self.state.n_features
-        generator = make_generator(_SCORE_SEED, torch.device("cpu"))
+        """Importance-weighted lower bound of log p(x), in the units of X: (n, F) -> (n,).
+
+        x being what was observed of a row.
+        """
+        n_features, log_scale = self.state.n_features, math.log(self.state.scale)
+
+        def bound(loaded: _Loaded, x: Tensor) -> Tensor:
+            sums = [draws.log_sum() for draws in loaded.draws(x, eps)]
+            log_sum = torch.logsumexp(torch.stack(sums), dim=0)
+            n_observed = n_features - x.isnan().sum(-1)
+            return log_sum - math.log(n_draws) - log_scale * n_observed
+
+        rows = self._in_support(X)
+        eps = self._eps(n_draws, make_generator(_SCORE_SEED, torch.device("cpu")), rows)
+        return self._map(bound, rows, (), n_outputs=eps[0].shape[1])
+
+    def impute(self, X, n_draws: int, seed: int | None) -> np.ndarray:
+        """Rows given what was observed of them: (n, F) -> (n, F).
+
+        Their expectation, or with a seed, one draw from their distribution.
+        """
+        rows = self._in_support(X)
+        generator = make_generator(_SCORE_SEED if seed is None else seed, torch.device("cpu"))
+        eps = self._eps(n_draws, generator, rows)
+        if seed is None:
+            return self._rows(partial(_expected, eps), rows, n_outputs=eps[0].shape[1])
+        means = self._rows(partial(_drawn, eps, generator), rows, n_outputs=eps[0].shape[1])
+        network = _loaded(self.state, self._device, rows.dtype).network
+        return network.likelihood.draw(means, self.state.scale, np.random.default_rng(seed))
+
+    def _eps(
+        self, n_draws: int, generator: torch.Generator, rows: ScaledRows
+    ) -> tuple[Tensor, ...]:
+        """N(0, I), the same for all rows: (K, L, d) each, with L that sum to ``n_draws``.
+
+        A few draws at a time: memory must not grow with their number.
+        """
+        k = self.state.k
         shape = (k, n_draws, self.state.latent_dim)
         eps = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        limits = LIKELIHOODS[self.state.likelihood].SUPPORT
-        rows = self._scaled(X, limits)
-        # A few draws at a time: memory must not grow with their number.
-        n_at_once = min(n_draws, max(1, _OUTPUTS_A_ROW // (k * n_features)))
-        parts = eps.to(self._device, rows.tensor_dtype).split(n_at_once, dim=1)
-        equal = np.full(k, 1.0 / k)
-        shares = torch.tensor(
-            equal if self.state.shares is None else self.state.shares,
-            dtype=rows.tensor_dtype,
-            device=self._device,
-        )
-        log_volume = n_features * math.log(self.state.scale)
+        n_at_once = min(n_draws, max(1, _OUTPUTS_A_ROW // (k * self.state.n_features)))
+        return eps.to(self._device, rows.tensor_dtype).split(n_at_once, dim=1)
 
-        def bound(network: MixtureVAE, x: Tensor) -> Tensor:
-            sums = [
-                log_likelihood_bound(network, x, part, shares) + math.log(part.shape[1])
-                for part in parts
-            ]
-            return torch.logsumexp(torch.stack(sums), dim=0) - math.log(n_draws) - log_volume
-
-        return self._map(bound, rows, (), n_outputs=n_at_once)
+    def _in_support(self, X) -> ScaledRows:
+        return self._scaled(X, LIKELIHOODS[self.state.likelihood].SUPPORT)
 
     def _scaled(self, X, limits: tuple[float, float] | None = None) -> ScaledRows:
         return ScaledRows(X, self.state.mean, self.state.scale, self._device, X.dtype, limits)
@@ -187,33 +252,60 @@ class Inference:
 
     def _map(
         self,
-        function: Callable[[MixtureVAE, Tensor], Tensor],
+        function: Function,
         rows: ScaledRows,
         shape: tuple[int, ...],
         *,
         n_outputs: int = 1,
     ) -> np.ndarray:
-        """``function`` of the network and of all rows: (n, *shape).
+        """``function`` of what is loaded and of all rows: (n, *shape).
 
         Of each row the decoders make ``n_outputs`` outputs (K, F) at a time.
         """
         with self._memory():
-            network, _ = _network_of(self.state, self._device, rows.dtype)
+            loaded = _loaded(self.state, self._device, rows.dtype)
             return map_blocks(
-                lambda x: function(network, x),
+                lambda x: function(loaded, x),
                 rows,
                 np.empty((len(rows), *shape), rows.dtype),
                 values_a_row=n_outputs * self.state.k * self.state.n_features,
             )
 
-    def _rows(
-        self, function: Callable[[MixtureVAE, Tensor], Tensor], rows: ScaledRows
-    ) -> np.ndarray:
+    def _rows(self, function: Function, rows: ScaledRows, *, n_outputs: int = 1) -> np.ndarray:
         """Map a function that gives rows, and take the rows back to the units of X."""
-        with self._memory():
-            _, mean = _network_of(self.state, self._device, rows.dtype)
 
-        def in_units_of_x(network: MixtureVAE, x: Tensor) -> Tensor:
-            return torch.add(mean, function(network, x), alpha=self.state.scale)
+        def in_units_of_x(loaded: _Loaded, x: Tensor) -> Tensor:
+            return loaded.in_units_of_x(function(loaded, x))
 
-        return self._map(in_units_of_x, rows, (self.state.n_features,))
+        return self._map(in_units_of_x, rows, (self.state.n_features,), n_outputs=n_outputs)
+
+
+def _expected(eps: Iterable[Tensor], loaded: _Loaded, x: Tensor) -> Tensor:
+    """Mean of the decoders' means by the weights of the draws: (B, F) -> (B, F)."""
+    mean, log_sum = torch.zeros_like(x), x.new_full((len(x),), -math.inf)
+    for draws in loaded.draws(x, eps):
+        weights = draws.log_weights.flatten(0, 1).softmax(0)  # (K L, B)
+        means = loaded.network.likelihood.mean(draws.output.flatten(0, 1))
+        # These draws' share in the sum of all weights so far.
+        share = torch.sigmoid(draws.log_sum() - log_sum).unsqueeze(1)
+        mean = torch.lerp(mean, torch.einsum("lb,lbf->bf", weights, means), share)
+        log_sum = torch.logaddexp(log_sum, draws.log_sum())
+    return mean
+
+
+def _drawn(
+    eps: Iterable[Tensor], generator: torch.Generator, loaded: _Loaded, x: Tensor
+) -> Tensor:
+    """The decoder's mean for one of the draws, chosen by its weight: (B, F) -> (B, F)."""
+    chosen, highest = torch.zeros_like(x), x.new_full((len(x),), -math.inf)
+    for draws in loaded.draws(x, eps):
+        # Where log weights and Gumbel noise are largest together is a draw by weight.
+        log_weights = draws.log_weights.flatten(0, 1)
+        uniform = torch.rand(log_weights.shape, generator=generator, dtype=x.dtype, device="cpu")
+        noise = -uniform.clamp_(min=_LEAST_UNIFORM).log().neg().log().to(x.device)
+        score, winner = (log_weights + noise).max(0)
+        output = draws.output.flatten(0, 1)[winner, torch.arange(len(x), device=x.device)]
+        means = loaded.network.likelihood.mean(output)
+        chosen = torch.where((score > highest).unsqueeze(1), means, chosen)
+        highest = torch.maximum(highest, score)
+    return chosen

@@ -25,6 +25,9 @@ _LATER_PARAMETERS = {
     "n_neighbors": 10,
 }
 
+# Fields that a NetworkState may lack which earlier versions saved.
+_LATER_FIELDS = (["fill"], ["fill", "shares"])
+
 # Fitted attributes that earlier versions saved, and that follow from others.
 _DERIVED = ("mean_", "n_iter_", "noise_variance_", "scale_")
 
@@ -36,17 +39,21 @@ def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     """The state of an estimator that an earlier version saved, as this one saves it."""
     saved = {**_LATER_PARAMETERS, **saved}
     state = saved.get("_state")
-    if isinstance(state, NetworkState) and _lacks(state) == ["shares"]:
-        shares = shares_before(saved.get("objective"), state.k)
-        saved["_state"] = NetworkState(**vars(state), shares=shares)
+    if isinstance(state, NetworkState) and (lacking := _lacks(state)) in _LATER_FIELDS:
+        later = fields_before(saved.get("objective"), state.k, state.n_features)
+        own = {name: later[name] for name in lacking}
+        saved["_state"] = NetworkState(**vars(state), **own)
     if isinstance(history := saved.get("history_"), dict):
         saved["history_"] = {_RENAMED_COLUMNS.get(n, n): column for n, column in history.items()}
     return {name: value for name, value in saved.items() if name not in _DERIVED}
 
 
-def shares_before(objective: object, k: int) -> np.ndarray | None:
-    """The shares of components in the density, in models that were saved without."""
-    return None if objective == "averaged" else np.full(k, 1.0 / k)
+def fields_before(objective: object, k: int, n_features: int) -> dict[str, Any]:
+    """What models have that were saved without: equal shares, and 0 in place of what is missing."""
+    return {
+        "shares": None if objective == "averaged" else np.full(k, 1.0 / k),
+        "fill": np.zeros(n_features),
+    }
 
 
 def check_saved(saved: dict[str, Any], parameters: Iterable[str], kind: str) -> None:
@@ -77,14 +84,15 @@ def check_state(state: NetworkState) -> None:
         )
     _check_fields(state)
     expected = shapes(state)
-    expected["mean"] = (state.n_features,)
-    found = {**state.arrays, "mean": state.mean}
+    of_columns = {"mean": state.mean, "fill": state.fill}
+    expected |= dict.fromkeys(of_columns, (state.n_features,))
+    found = {**state.arrays, **of_columns}
     if missing := sorted(expected.keys() - found.keys()):
         raise ValueError(f"the fitted state lacks {', '.join(missing)}.")
     if unknown := sorted(found.keys() - expected.keys()):
         raise ValueError(f"the fitted state has unknown arrays: {', '.join(unknown)}.")
     for name, shape in expected.items():
-        _check_array_of(name, found[name], shape, np.float64 if name == "mean" else np.float32)
+        _check_array_of(name, found[name], shape, np.float64 if name in of_columns else np.float32)
     if state.shares is not None:
         _check_array_of("shares", state.shares, (state.k,), np.float64)
         if not (state.shares > 0.0).all() or abs(state.shares.sum() - 1.0) > 1e-6:

@@ -35,6 +35,9 @@ class NetworkState:
     weight_concentration_prior: float
     mean: np.ndarray  # (F,) float64
     scale: float
+    # (F,) float64, what the encoders see for a value that is missing, in the network's units: the
+    # mean of the column; NaN in columns of which no value was ever observed.
+    fill: np.ndarray
     # (K,) float64, of the components in the density; None where a row blends them all.
     shares: np.ndarray | None
     arrays: dict[str, np.ndarray]  # parameters and buffers of MixtureVAE, by name; float32
@@ -44,6 +47,11 @@ class NetworkState:
     @property
     def n_codes(self) -> int:
         return self.k * self.latent_dim
+
+    @property
+    def shares_or_equal(self) -> np.ndarray:
+        """(K,), of the components where one of them makes a row."""
+        return np.full(self.k, 1.0 / self.k) if self.shares is None else self.shares
 
     @property
     def noise_variance(self) -> float | None:

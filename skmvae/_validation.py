@@ -102,16 +102,21 @@ def of_type(types: tuple[type, ...], description: str) -> Rule:
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """X as a finite 2-d array of float64 or float32, or CSR; uncopied where it is one already.
+    """X as a 2-d array of float64 or float32, or CSR; uncopied where it is one already.
 
-    Anything else becomes float64: rounded to float32 before it is centred, a large offset would
+    It is finite, or NaN where a value is missing. Anything else becomes float64: rounded to float32 before it is centred, a large offset would
     take the digits with it.
     """
     X = _without_loss(X, "X")
     # Overflow in a cast or in a sum is found and named; NumPy need not warn of it too.
     with np.errstate(over="ignore", invalid="ignore"):
         return validate_data(
-            estimator, X, reset=reset, dtype=[np.float64, np.float32], accept_sparse="csr"
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            accept_sparse="csr",
+            ensure_all_finite="allow-nan",
         )
 
 
@@ -164,7 +169,8 @@ def column_names(X: Any) -> list[Any]:
 def _without_loss(X: Any, name: str) -> Any:
     """X, unless NumPy would lose what it means, or refuse it without naming the cause."""
     if isinstance(X, np.ma.MaskedArray):
-        raise _masked(name)
+        X = X if X.dtype.kind in "fO" else X.astype(np.float64)
+        return _without_loss(X.filled(np.nan), name)
     if isinstance(X, torch.Tensor):
         if X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16:
             raise TypeError(
@@ -201,7 +207,10 @@ def _check_cells(X: Any, name: str) -> None:
     NumPy turns a datetime64 among them into nanoseconds and has a bare TypeError for the others.
     """
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
-        raise _masked(name)
+        raise ValueError(
+            f"{name} is a list of masked arrays, and their masks would be lost. Stack them with "
+            "numpy.ma.stack."
+        )
     try:
         cells = np.asarray(X)
     except Exception:  # of whatever type: scikit-learn names the cause
@@ -216,21 +225,15 @@ def _check_cells(X: Any, name: str) -> None:
         raise _times(X, name, _column_of(times, cells))
     if missing := tuple(kind for kind in kinds if kind.__name__ == "NAType"):
         raise ValueError(
-            f"{name} contains NaN, as pandas.NA, in column {_label(X, _column_of(missing, cells))}."
-            " Fill it, for example with sklearn.impute.SimpleImputer."
+            f"{name} contains pandas.NA among Python objects, in column "
+            f"{_label(X, _column_of(missing, cells))}. Make the column one of numbers, for example "
+            "with .astype('Float64')."
         )
 
 
 def _column_of(kinds: tuple[type, ...], cells: np.ndarray) -> int:
     """The column of the first cell of one of these types."""
     return next(index[-1] for index, cell in np.ndenumerate(cells) if isinstance(cell, kinds))
-
-
-def _masked(name: str) -> ValueError:
-    return ValueError(
-        f"{name} is a masked array, and its mask would be lost. Fill it, for example with "
-        f"{name}.filled(numpy.nan) and sklearn.impute.SimpleImputer."
-    )
 
 
 def _times(X: Any, name: str, column: int) -> ValueError:

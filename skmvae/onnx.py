@@ -9,11 +9,13 @@ import warnings
 from importlib.util import find_spec
 from os import PathLike
 
+import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._files.writing import at_home, write_whole
+from ._rows.scaled import fill_missing
 from ._runtime import gradients
 from ._state import NetworkState, load_network
 from ._transformer import MVAETransformer
@@ -28,15 +30,23 @@ class _Codes(nn.Module):
     """``transform`` and ``mixing_weights`` of rows in the units of X: all that the file has."""
 
     mean: Tensor
+    fill: Tensor
+    shares: Tensor
 
     def __init__(self, state: NetworkState) -> None:
         super().__init__()
         self.network = load_network(state, torch.device("cpu"))
-        self.register_buffer("mean", torch.tensor(state.mean, dtype=torch.float32, device="cpu"))
+        for name, values in {
+            "mean": state.mean,
+            "fill": np.nan_to_num(state.fill),
+            "shares": state.shares_or_equal,
+        }.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32, device="cpu"))
         self.scale = state.scale
 
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = self.network.encode((X - self.mean) / self.scale)
+        x, missing = fill_missing((X - self.mean) / self.scale, self.fill)
+        posterior = self.network.encode(x).with_prior(missing.all(-1), self.shares)
         return posterior.mean.transpose(0, 1).flatten(1), posterior.concentration
 
 
@@ -45,7 +55,8 @@ def export(mvae: MVAETransformer, path: str | PathLike[str]) -> None:
 
     The file has one input, ``X`` of shape (n, n_features), and two outputs, ``codes`` of shape
     (n, k * latent_dim) and ``weights`` of shape (n, k), for any n. All are float32. ``mean_`` and
-    ``scale_`` are in the file: X are rows as ``transform`` takes them. What is at ``path`` is
+    ``scale_`` are in the file: X are rows as ``transform`` takes them, with NaN for missing values.
+    What is at ``path`` is
     replaced at once, when the new file is whole.
 
     Parameters

@@ -52,7 +52,7 @@ def test_networks_are_not_saved_and_not_copied(make_small, digits):
     codes = mvae.transform(X)
     assert len(pickle.dumps(mvae)) == before
     for other in (copy.deepcopy(mvae), pickle.loads(pickle.dumps(mvae))):
-        assert other._state not in _inference._NETWORKS
+        assert other._state not in _inference._LOADED
         np.testing.assert_array_equal(other.transform(X), codes)
 
 
@@ -60,11 +60,11 @@ def test_networks_go_with_their_state(make_small, digits):
     mvae = make_small().fit(digits[0])
     mvae.transform(digits[0])
     gc.collect()
-    before = len(_inference._NETWORKS)
-    assert mvae._state in _inference._NETWORKS
+    before = len(_inference._LOADED)
+    assert mvae._state in _inference._LOADED
     del mvae
     gc.collect()
-    assert len(_inference._NETWORKS) == before - 1
+    assert len(_inference._LOADED) == before - 1
 
 
 def test_threads_may_share_an_estimator_that_has_no_network_yet(fitted, digits):

@@ -70,14 +70,14 @@ def test_a_bernoulli_has_its_units(make_small, digits):
 
 def bad_chunk(X):
     X = X.copy()
-    X[7, 3] = np.nan
+    X[7, 3] = np.inf
     return X
 
 
 @pytest.mark.parametrize(
     ("change", "chunk", "error", "match"),
     [
-        ({}, bad_chunk, ValueError, "NaN"),
+        ({}, bad_chunk, ValueError, "infinity"),
         ({"k": 4}, lambda X: X, ValueError, "k=3.*k=4"),
         ({"learning_rate": 1e30, "batch_size": 16}, lambda X: X, DivergenceError, "learning_rate"),
         ({"max_iter": 0}, lambda X: X, ValueError, "max_iter"),

@@ -74,6 +74,7 @@ def state_of(stack):
         likelihood="gaussian",
         weight_concentration_prior=1 / K,
         mean=np.arange(N_FEATURES, dtype=np.float64),
+        fill=np.zeros(N_FEATURES),
         scale=2.0,
         shares=np.array([0.1, 0.2, 0.3, 0.4]),
         arrays={},

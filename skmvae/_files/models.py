@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._saved import shares_before
+from .._saved import fields_before
 from .._state import NetworkState, TrainingState
 from .._version import __version__
 from .tensors import Arrays, read_tensors, write_tensors
@@ -28,9 +28,9 @@ _OURS = ("skmvae.architectures.Conv", "skmvae.architectures.MLP")
 _NETWORK_VALUES = tuple(
     field.name
     for field in fields(NetworkState)
-    if field.name not in ("architecture", "arrays", "mean", "shares")
+    if field.name not in ("architecture", "arrays", "fill", "mean", "shares")
 )
-_ARRAYS = ("mean", "weights")  # other arrays have a prefix, "network/" or "training/"
+_ARRAYS = ("fill", "mean", "weights")  # other arrays have a prefix, "network/" or "training/"
 
 
 def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) -> None:
@@ -40,6 +40,7 @@ def write_model(path: Path, parameters: dict[str, Any], fitted: dict[str, Any]) 
     arrays = {
         **{f"network/{name}": array for name, array in network.arrays.items()},
         **{f"training/{name}": array for name, array in training.arrays.items()},
+        "fill": network.fill,
         "mean": network.mean,
         "weights": fitted["weights_"],
     }
@@ -101,15 +102,18 @@ def _check_kind(arrays: Arrays, values: dict[str, Any]) -> None:
 
 def _fitted(arrays: Arrays, values: dict[str, Any], trusted: Collection[str]) -> dict[str, Any]:
     of_network = dict(values["network"])
+    later = fields_before(
+        values["parameters"]["objective"], of_network["k"], of_network["n_features"]
+    )
     if "shares" in of_network:
         shares = of_network.pop("shares")
-        shares = None if shares is None else np.array(shares, dtype=np.float64)
-    else:
-        shares = shares_before(values["parameters"]["objective"], of_network["k"])
+        later["shares"] = None if shares is None else np.array(shares, dtype=np.float64)
+    if "fill" in arrays:
+        later["fill"] = arrays["fill"]
     network = NetworkState(
         architecture=_decoded(values["architecture"], trusted),
         mean=arrays["mean"],
-        shares=shares,
+        **later,
         arrays=_part(arrays, "network/"),
         **of_network,
     )

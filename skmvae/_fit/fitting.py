@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
 from .._rows.scaled import ScaledRows
-from .._rows.statistics import mean_and_scale
+from .._rows.statistics import column_means, mean_and_scale, observed_a_row
 from .._runtime import draw_seed, gradients, make_generator
 from .._state import (
     Epoch,
@@ -49,7 +49,7 @@ class FitSettings:
     latent_dim: int
     k: int
     likelihood: str
-    objective: Objective
+    objective: Objective  # with the neighbours' weight per column
     device: torch.device
     precision: str
     max_iter: int
@@ -60,6 +60,11 @@ class FitSettings:
     validation_fraction: float | None  # None holds out no rows
     n_iter_no_change: int
     tol: float
+
+    def for_rows_of(self, n_columns: float) -> FitSettings:
+        """These settings with the neighbours' weight per row, as the loss is."""
+        weight = self.objective.neighbor_weight * n_columns
+        return replace(self, objective=replace(self.objective, neighbor_weight=weight))
 
 
 class PreviousFit(NamedTuple):
@@ -119,7 +124,9 @@ def fit(
     """
     check_not_forked()
     keep_freed_memory()
-    untrained = _untrained_state(X, settings, previous, group)
+    columns_a_row = observed_a_row(X, group)
+    settings = settings.for_rows_of(columns_a_row)
+    untrained = _untrained_state(X, settings, previous, columns_a_row, group)
     start = None if previous is None else TrainingState.of(previous.state, previous.training)
     if checkpoint is not None and (found := checkpoint.read(untrained)):
         # With random_state=None any seed will do, so the fit that was begun is this one.
@@ -127,8 +134,7 @@ def fit(
     start, seed = group.broadcast((start, draw_seed(seed)))
     split_seed, network_seed, training_seed = _seeds(seed, previous)
     rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
-    limits = LIKELIHOODS[settings.likelihood].SUPPORT
-    scaled = ScaledRows(X, untrained.mean, untrained.scale, settings.device, limits=limits)
+    scaled = _scaled(X, untrained, settings, columns_a_row)
     observers = [*observers] if checkpoint is None else [*observers, checkpoint]
     neighbours, parts = None, None
     if start is None or not _is_over(_progress_of(start), settings):
@@ -224,7 +230,7 @@ class _Loop:
         return record
 
     def _loss(self, terms: ObjectiveTerms) -> float:
-        return self._settings.objective.loss(terms, self._untrained.n_features)
+        return self._settings.objective.loss(terms)
 
     def _restore(self, start: TrainingState) -> None:
         """Go on from a state of this fit, or with the parameters of another one."""
@@ -254,16 +260,47 @@ class _Loop:
         return state.with_values(progress=values, seed=self._seed)
 
 
+def _units(
+    X, likelihood: str, previous: PreviousFit | None, group: Group
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """What is subtracted from X, what that is divided by, and the columns' means in these units.
+
+    Units are those of a previous fit. NaN is the mean of a column without a value.
+    """
+    if previous is not None:
+        mean, scale, fill = previous.state.mean, previous.state.scale, previous.state.fill
+    elif LIKELIHOODS[likelihood].IS_SCALED:
+        means, scale = mean_and_scale(X, group)
+        mean, fill = np.nan_to_num(means), means - means
+    else:
+        mean, scale, fill = np.zeros(X.shape[1]), 1.0, np.full(X.shape[1], np.nan)
+    if np.isnan(fill).any():
+        fill = np.where(np.isnan(fill), (column_means(X, group) - mean) / scale, fill)
+    return mean, scale, fill
+
+
+def _scaled(X, state: NetworkState, settings: FitSettings, columns_a_row: float) -> ScaledRows:
+    is_complete = columns_a_row == X.shape[1]
+    return ScaledRows(
+        X,
+        state.mean,
+        state.scale,
+        settings.device,
+        limits=LIKELIHOODS[settings.likelihood].SUPPORT,
+        fill=None if is_complete else np.nan_to_num(state.fill),
+    )
+
+
 def _untrained_state(
-    X, settings: FitSettings, previous: PreviousFit | None, group: Group
+    X, settings: FitSettings, previous: PreviousFit | None, columns_a_row: float, group: Group
 ) -> NetworkState:
     """The shapes and the units of the network to train: those of a previous fit, or new."""
-    if previous is not None:
-        mean, scale = previous.state.mean, previous.state.scale
-    elif LIKELIHOODS[settings.likelihood].IS_SCALED:
-        mean, scale = mean_and_scale(X, group)
-    else:
-        mean, scale = np.zeros(X.shape[1]), 1.0
+    if columns_a_row == 0.0:
+        raise ValueError(
+            "X contains NaN alone, which means that no value was observed: there is nothing to "
+            "learn from. Give at least one row with a value."
+        )
+    mean, scale, fill = _units(X, settings.likelihood, previous, group)
     k = settings.k
     state = NetworkState(
         architecture=settings.architecture,
@@ -274,6 +311,7 @@ def _untrained_state(
         weight_concentration_prior=settings.objective.prior,
         mean=mean,
         scale=scale,
+        fill=fill,
         shares=None if settings.objective.name == "averaged" else np.full(k, 1.0 / k),
         arrays={},
     )

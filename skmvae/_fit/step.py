@@ -18,7 +18,7 @@ from .._model.network import MixtureVAE
 from .._model.objective import Forward, Objective, ObjectiveTerms, Partners
 from .._rows.neighbours import NeighbourGraph
 from .._rows.parts import Parts
-from .._rows.scaled import ScaledRows
+from .._rows.scaled import ScaledRows, fill_missing
 from .._runtime import make_generator, matrix_products, no_gradients
 from .._state import MOMENTS, TrainingState, to_arrays, to_tensors
 from .batches import batches_of, indices_on
@@ -86,8 +86,9 @@ class Trainer:
         self._shuffler = np.random.default_rng(seed)
         # Factors of the terms on the device: the loss is one product there, in place of five sums.
         self._factors = torch.tensor(
-            settings.objective.factors(rows.n_features), dtype=torch.float32, device=rows.device
+            settings.objective.factors(), dtype=torch.float32, device=rows.device
         )
+        self._fill = rows.fill
         self._optimizer = _make_optimizer(network, settings, rows.device)
         n_rows, n_training = np.sum(group.all_gather((len(rows), n_training)), axis=0).tolist()
         self._n_steps = settings.max_iter * math.ceil(n_training / settings.batch_size)
@@ -195,12 +196,14 @@ class Trainer:
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
         """The terms of the objective, (5,). Only the networks' products have the precision."""
-        x, partners = inputs["x"], None
+        x, missing = fill_missing(inputs["x"], self._fill)
+        partners = None
         with matrix_products(self._settings.precision, x.device):
             # Rows and partners in one pass: their products are faster than those of two.
             posterior = self.network.encode(x, dropout_generator)
             if "ids" in inputs:
                 x = x[: minibatch.size]
+                missing = None if missing is None else missing[: minibatch.size]
                 posterior, of_partners = posterior.split(minibatch.size)
                 partners = Partners(of_partners.mean, inputs["ids"].view(2, -1))
             z = posterior.draw(generator)
@@ -217,6 +220,7 @@ class Trainer:
             partners,
             self._shares,
             inputs.get("held"),
+            missing,
         )
         return self._settings.objective.terms(forward)
 

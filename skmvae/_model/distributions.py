@@ -119,13 +119,18 @@ class GaussianLikelihood(nn.Module):
     def variance(self) -> Tensor:
         return F.softplus(self.raw_variance) + self.VARIANCE_FLOOR
 
-    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
-        """log p(x | y) for x (B, F) and outputs y (..., B, F) -> (..., B)."""
-        return _NormalLogProb.apply(x, output, self.variance)
+    def log_prob(self, x: Tensor, output: Tensor, missing: Tensor | None = None) -> Tensor:
+        """log p(x | y) for x (B, F) and outputs y (..., B, F) -> (..., B).
 
-    def averaged_log_prob(self, x: Tensor, output: Tensor, log_weights: Tensor) -> Tensor:
+        Here and below, columns that are ``missing`` (B, F) have no part in it.
+        """
+        return _NormalLogProb.apply(x, output, self.variance, missing)
+
+    def averaged_log_prob(
+        self, x: Tensor, output: Tensor, log_weights: Tensor, missing: Tensor | None = None
+    ) -> Tensor:
         """log p(x | sum_k w_k y_k), equation 5: (B, F), (K, B, F), (B, K) -> (B,)."""
-        return self.log_prob(x, torch.einsum("bk,kbf->bf", log_weights.exp(), output))
+        return self.log_prob(x, torch.einsum("bk,kbf->bf", log_weights.exp(), output), missing)
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x | y], in units of ``scale_``."""
@@ -141,28 +146,33 @@ class GaussianLikelihood(nn.Module):
 
 
 class _NormalLogProb(torch.autograd.Function):
-    """-(q / v + F log(2 pi v)) / 2 with q = ||x - y||^2, the mean y and the variance v.
+    """-(q / v + n log(2 pi v)) / 2 with q = ||x - y||^2, the mean y and the variance v.
 
-    Its derivatives are (x - y) / v by y and (q / v - F) / (2 v) by v; none is asked for by x.
+    The n columns are those that are not missing, and so are those of q. Its derivatives are
+    (x - y) / v by y, 0 in missing columns, and (q / v - n) / (2 v) by v; none is asked for by x.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, variance: Tensor) -> Tensor:
-        difference = x - y
+    def forward(ctx, x: Tensor, y: Tensor, variance: Tensor, missing: Tensor | None) -> Tensor:
+        difference, half, ctx.fraction = x - y, 0.5 * x.shape[-1], None
+        if missing is not None:
+            difference.masked_fill_(missing, 0.0)
+            ctx.fraction = 1.0 - missing.mean(-1, dtype=x.dtype)  # n / F, (B,)
+            half = half * ctx.fraction
         squares = torch.linalg.vector_norm(difference, dim=-1).square_()
         ctx.save_for_backward(difference, squares, variance)
-        half = 0.5 * x.shape[-1]
-        constant = variance.log().mul_(-half).sub_(half * math.log(2.0 * math.pi))
+        constant = variance.log().mul(-half).sub(half * math.log(2.0 * math.pi))
         return torch.addcdiv(constant, squares, variance, value=-0.5)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, Tensor, None]:
         difference, squares, variance = ctx.saved_tensors
         scaled = gradient / variance
-        by_variance = (scaled * squares).sum().sub(gradient.sum(), alpha=difference.shape[-1])
+        of_columns = gradient if ctx.fraction is None else gradient * ctx.fraction
+        by_variance = (scaled * squares).sum().sub(of_columns.sum(), alpha=difference.shape[-1])
         by_variance = by_variance.div_(variance).mul_(0.5)
-        return None, difference * scaled.unsqueeze(-1), by_variance
+        return None, difference * scaled.unsqueeze(-1), by_variance, None
 
 
 class BernoulliLikelihood(nn.Module):
@@ -171,12 +181,14 @@ class BernoulliLikelihood(nn.Module):
     SUPPORT: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     IS_SCALED: ClassVar[bool] = False
 
-    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor, missing: Tensor | None = None) -> Tensor:
         """log p(x | y) for x (B, F) and logits (..., B, F) -> (..., B)."""
         # x log y + (1 - x) log(1 - y), with log(1 - y) = log y - output.
-        return torch.addcmul(F.logsigmoid(output), x - 1.0, output).sum(-1)
+        return _sum_of_observed(torch.addcmul(F.logsigmoid(output), x - 1.0, output), missing)
 
-    def averaged_log_prob(self, x: Tensor, output: Tensor, log_weights: Tensor) -> Tensor:
+    def averaged_log_prob(
+        self, x: Tensor, output: Tensor, log_weights: Tensor, missing: Tensor | None = None
+    ) -> Tensor:
         """log p(x | sum_k w_k y_k), equation 5: (B, F), (K, B, F), (B, K) -> (B,).
 
         In log space, because sum_k w_k y_k rounds to 1 and above, where log(1 - y) ends.
@@ -184,7 +196,7 @@ class BernoulliLikelihood(nn.Module):
         log_weights = log_weights.T.unsqueeze(-1)  # (K, B, 1)
         log_y = torch.logsumexp(log_weights + F.logsigmoid(output), dim=0)
         log_not_y = torch.logsumexp(log_weights + F.logsigmoid(-output), dim=0)
-        return (x * log_y + (1.0 - x) * log_not_y).sum(-1)
+        return _sum_of_observed(x * log_y + (1.0 - x) * log_not_y, missing)
 
     def mean(self, output: Tensor) -> Tensor:
         """E[x | y]."""
@@ -197,6 +209,11 @@ class BernoulliLikelihood(nn.Module):
     def noise_variance(self, scale: float) -> float | None:
         """A Bernoulli variable has no variance apart from its mean."""
         return None
+
+
+def _sum_of_observed(summands: Tensor, missing: Tensor | None) -> Tensor:
+    """Sum over the columns that are not missing: (..., B, F) -> (..., B)."""
+    return (summands if missing is None else summands.masked_fill(missing, 0.0)).sum(-1)
 
 
 Likelihood: TypeAlias = GaussianLikelihood | BernoulliLikelihood

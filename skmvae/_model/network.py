@@ -39,6 +39,14 @@ class Posterior(NamedTuple):
         )
         return first, others
 
+    def with_prior(self, rows: Tensor, shares: Tensor) -> Posterior:
+        """N(0, I) and the components' shares (K,) for the rows (B,) of which nothing is known."""
+        return Posterior(
+            self.mean.masked_fill(rows.unsqueeze(-1), 0.0),
+            self.std.masked_fill(rows.unsqueeze(-1), 1.0),
+            torch.where(rows.unsqueeze(-1), shares, self.concentration),
+        )
+
     def draw(self, generator: torch.Generator) -> Tensor:
         """z_k of every component, (K, B, d)."""
         return draw_normal(self.mean, self.std, generator)

@@ -62,10 +62,18 @@ class Forward(NamedTuple):
     partners: Partners | None = None  # where the rows are paired with neighbours
     shares: Tensor | None = None  # (K,), of rows, where components have unequal ones
     held: Tensor | None = None  # (B,), the component that alone is responsible for each row
+    missing: Tensor | None = None  # (B, F), which columns of x were not observed
 
     def log_prob(self) -> Tensor:
-        """log p(x | y_k), (K, B)."""
-        return self.likelihood.log_prob(self.x, self.output)
+        """log p(x | y_k) of what was observed, (K, B)."""
+        return self.likelihood.log_prob(self.x, self.output, self.missing)
+
+    def n_observed(self) -> Tensor | int:
+        """Number of columns that were observed, (B,), or of all; 1 at least."""
+        n_features = self.x.shape[-1]
+        if self.missing is None:
+            return n_features
+        return (n_features - self.missing.sum(-1)).clamp(min=1)
 
 
 # The terms of each row but dHSIC, three of (B,).
@@ -80,17 +88,15 @@ class Objective:
     beta: float
     kl_weight: float
     prior: float  # concentration c of the mixing weights
-    neighbor_weight: float = 0.0  # per column of X
+    neighbor_weight: float = 0.0
 
-    def factors(self, n_features: int) -> ObjectiveTerms:
+    def factors(self) -> ObjectiveTerms:
         """The weights of the terms: equation 14, -L_MELBO + beta dHSIC, and the neighbours'."""
-        neighbors = self.neighbor_weight * n_features
-        return ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta, neighbors)
+        return ObjectiveTerms(1.0, self.kl_weight, 1.0, self.beta, self.neighbor_weight)
 
-    def loss(self, terms: ObjectiveTerms, n_features: int) -> float:
+    def loss(self, terms: ObjectiveTerms) -> float:
         """The loss of numbers; a step has it as one product of tensors."""
-        factors = self.factors(n_features)
-        return sum(factor * term for factor, term in zip(factors, terms, strict=True))
+        return sum(factor * term for factor, term in zip(self.factors(), terms, strict=True))
 
     def terms(self, forward: Forward) -> Tensor:
         """The ``ObjectiveTerms`` as one tensor (5,), a Monte Carlo estimate.
@@ -112,7 +118,9 @@ def _averaged(objective: Objective, forward: Forward):
     """-log p(x | sum_k w_k y_k), w ~ Dir(a), and (1/K) sum_k KL_k: equation 5."""
     a = forward.posterior.concentration
     log_weights = draw_log_dirichlet(a, forward.generator)
-    log_prob = forward.likelihood.averaged_log_prob(forward.x, forward.output, log_weights)
+    log_prob = forward.likelihood.averaged_log_prob(
+        forward.x, forward.output, log_weights, forward.missing
+    )
     return -log_prob, forward.posterior.kl().mean(0), dirichlet_kl(a, objective.prior)
 
 
@@ -152,7 +160,7 @@ def _responsibilities(
         k = torch.arange(len(kl), device=kl.device).unsqueeze(1)
         # Where r is 0 its logarithm has no part in the terms.
         return (k == forward.held).to(kl.dtype), torch.zeros_like(kl)
-    bound = (log_prob - objective.kl_weight * kl) / (_TEMPERATURE * forward.x.shape[-1])
+    bound = (log_prob - objective.kl_weight * kl) / (_TEMPERATURE * forward.n_observed())
     log_r = balanced_log_softmax(forward.minibatch.gather(bound), forward.shares)
     log_r = log_r[:, forward.minibatch.rows]
     return log_r.exp(), log_r
@@ -207,21 +215,36 @@ def _dependence(z: Tensor, minibatch: Minibatch) -> Tensor:
     return minibatch.equal_part(value)
 
 
-def log_likelihood_bound(network: MixtureVAE, x: Tensor, eps: Tensor, shares: Tensor) -> Tensor:
-    """Importance-weighted lower bound of log p(x): x (B, F), eps (K, L, d), shares (K,) -> (B,).
+class WeightedDraws(NamedTuple):
+    """What L codes of each of K encoders stand for, for B rows: importance sampling."""
 
-    log sum_k s_k / L sum_l p(x | z_kl) N(z_kl; 0, I) / q(z_kl | x) with z_kl = mean + std eps. The
-    weights and the choice of a component are summed out exactly. With equal shares, the mean of the
-    prior Dirichlet, this is at least the "elbo" objective for the same draws. All rows have the
-    same eps: the bound of a row does not depend on its neighbours.
+    log_weights: Tensor  # (K, L, B), of s_k p(x | z_kl) N(z_kl; 0, I) / q(z_kl | x)
+    output: Tensor  # (K, L, B, F), of the decoders
+
+    def log_sum(self) -> Tensor:
+        """Log of the sum of the weights, (B,). Less log L, it is a lower bound of log p(x)."""
+        return self.log_weights.flatten(0, 1).logsumexp(0)
+
+
+def weighted_draws(
+    network: MixtureVAE,
+    x: Tensor,
+    posterior: Posterior,
+    eps: Tensor,
+    shares: Tensor,
+    missing: Tensor | None = None,
+) -> WeightedDraws:
+    """Draws z_kl = mean + std eps for rows x (B, F), with eps (K, L, d) and shares (K,).
+
+    The weights and the choice of a component are summed out exactly. With equal shares, the mean of
+    the prior Dirichlet, the bound is at least the "elbo" objective for the same draws. All rows
+    have the same eps: the bound of a row does not depend on its neighbours.
     """
-    posterior = network.encode(x)
     n_draws = eps.shape[1]
     eps = eps.unsqueeze(2)  # (K, L, 1, d)
     z = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * eps  # (K, L, B, d)
     log_std = posterior.std.log().sum(-1).unsqueeze(1)  # (K, 1, B)
     log_ratio = log_std + 0.5 * (eps.square() - z.square()).sum(-1)  # (K, L, B)
     output = network.decode(z.flatten(1, 2)).unflatten(1, (n_draws, len(x)))  # (K, L, B, F)
-    log_joint = network.likelihood.log_prob(x, output) + log_ratio  # (K, L, B)
-    log_joint = log_joint + shares.log().reshape(-1, 1, 1)
-    return torch.logsumexp(log_joint.flatten(0, 1), dim=0) - math.log(n_draws)
+    log_joint = network.likelihood.log_prob(x, output, missing) + log_ratio  # (K, L, B)
+    return WeightedDraws(log_joint + shares.log().reshape(-1, 1, 1), output)

@@ -21,7 +21,7 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
     of_zeros = rng.integers(2**64, size=2, dtype=np.uint64)
     total = np.zeros(2, np.uint64)
     for block in dense_blocks(X):
-        words = np.ascontiguousarray(block + 0.0).view(np.uint32).astype(np.uint64)
+        words = _plain(block).view(np.uint32).astype(np.uint64)
         hashes = words @ factors + of_zeros
         hashes ^= hashes >> np.uint64(32)
         hashes *= np.uint64(0x9E3779B97F4A7C15)
@@ -30,12 +30,18 @@ def fingerprint_of_shards(X, group: Group) -> tuple[int, ...]:
 
 
 def fingerprint(X) -> str:
-    """SHA-256 of shape, type and values, dense or sparse, without copying X.
-
-    Zero is added since a sparse X has no -0.0, which is the same number and another pattern of
-    bits.
-    """
+    """SHA-256 of shape, type and values, dense or sparse, without copying X."""
     digest = hashlib.sha256(f"{X.shape} {X.dtype}".encode())
     for block in dense_blocks(X):
-        digest.update(np.ascontiguousarray(block + 0.0).view(np.uint8).data)
+        digest.update(_plain(block).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _plain(block: np.ndarray) -> np.ndarray:
+    """A copy in which values that mean the same have the same bits.
+
+    A sparse X has no -0.0, and NaN can have any of many patterns.
+    """
+    plain = np.ascontiguousarray(block + 0.0)
+    plain[np.isnan(plain)] = np.nan
+    return plain

@@ -115,7 +115,7 @@ def projection_of(
         return None
     n = min(len(training), _PCA_ROWS, max(2 * _N_COMPONENTS, _PCA_VALUES // rows.n_features))
     some = np.sort(rng.choice(training, size=n, replace=False))
-    sample = rows.on_host(some).numpy()
+    sample = rows.filled(some).cpu().numpy()
     _, _, directions = randomized_svd(
         sample - sample.mean(axis=0),
         min(_N_COMPONENTS, len(some)),
@@ -128,7 +128,7 @@ def points_of(rows: ScaledRows, numbers: np.ndarray, projection: Tensor | None) 
     """The rows of these numbers, projected, as points (n, d) in float64 on the device."""
     points = []
     for block in row_blocks(len(numbers), rows.n_features, rows.device.type):
-        x = rows[numbers[block]]
+        x = rows.filled(numbers[block])
         points.append(x if projection is None else x @ projection)
     return torch.cat(points).double()
 

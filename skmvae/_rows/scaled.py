@@ -29,7 +29,9 @@ class ScaledRows:
     """Rows of ``X`` in the network's units, (X - mean) / scale, made as they are asked for.
 
     Only the rows asked for are ever copied: ``X`` may be read-only, memory-mapped, strided, sparse
-    (CSR) or larger than memory. With ``limits`` values are clipped to them.
+    (CSR) or larger than memory. With ``limits`` values are clipped to them. A value that was not
+    observed is NaN in X and in the rows; ``fill`` (F,), where there are such, has what stands in
+    for them in ``filled`` rows.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ScaledRows:
         device: torch.device,
         dtype: DTypeLike = np.float32,
         limits: tuple[float, float] | None = None,
+        fill: np.ndarray | None = None,
     ) -> None:
         self._X = X
         self._mean = np.asarray(mean, dtype=X.dtype)
@@ -47,6 +50,9 @@ class ScaledRows:
         self._limits = limits
         self.dtype = np.dtype(dtype)
         self.device = device
+        self.fill = None
+        if fill is not None:
+            self.fill = torch.tensor(fill, dtype=self.tensor_dtype, device=device)
 
     def __len__(self) -> int:
         return self._X.shape[0]
@@ -69,6 +75,10 @@ class ScaledRows:
         # A GPU need not have its copy before the host goes on.
         return self.on_host(rows).to(self.device, non_blocking=True)
 
+    def filled(self, rows) -> Tensor:
+        """As ``[rows]``, with ``fill`` in place of NaN."""
+        return fill_missing(self[rows], self.fill)[0]
+
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
         shape = (len(self), self.n_features)
@@ -82,9 +92,17 @@ class ScaledRows:
         with np.errstate(over="ignore", invalid="ignore"):
             centred = torch.from_numpy(np.subtract(dense(self._X[rows]), self._mean))
         batch = centred.div_(self._scale).to(self.tensor_dtype).contiguous()
-        if not is_finite(batch):
+        if not is_finite(batch) and batch.isinf().any():
             raise ValueError(f"Input contains a value too large for dtype('{self.dtype}').")
         return batch if self._limits is None else batch.clamp_(*self._limits)
+
+
+def fill_missing(x: Tensor, fill: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """x (B, F) with ``fill`` (F,) for NaN, and where that was (B, F); as it is without ``fill``."""
+    if fill is None:
+        return x, None
+    missing = x.isnan()
+    return torch.where(missing, fill, x), missing
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -1,37 +1,57 @@
-"""Statistics of X, block by block: range, mean, scale, whether all rows are the same."""
+"""Statistics of X, block by block, of what was observed: NaN stands for what was not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+from scipy import sparse
 
 from .._distributed.group import ALONE, Group
-from .scaled import dense, dense_blocks
+from .scaled import dense_blocks
 
 
 def value_range(X) -> tuple[float, float]:
-    """The smallest and the largest value of X.
+    """The smallest and the largest value of X; NaN if it has none.
 
     Not ``X.min()``: SciPy sorts and sums the entries of a sparse X in place for that.
     """
-    extremes = [(block.min(), block.max()) for block in dense_blocks(X)]
+    extremes = [
+        (np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None))
+        for block in dense_blocks(X)
+    ]
     lows, highs = zip(*extremes, strict=True)
-    return float(min(lows)), float(max(highs))
+    return float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))
+
+
+def observed_a_row(X, group: Group = ALONE) -> float:
+    """The mean number of values that were observed in a row of any rank; F to the bit if all."""
+    blocks = [X.data] if sparse.issparse(X) else dense_blocks(X)
+    with np.errstate(over="ignore", invalid="ignore"):
+        n_missing = sum(np.isnan(b).sum() for b in blocks if np.isnan(b.sum()))
+    return group.mean(X.shape[1] - n_missing / X.shape[0], X.shape[0])
+
+
+def column_means(X, group: Group = ALONE) -> np.ndarray:
+    """Means of what was observed in each column, (F,) float64; NaN where nothing was."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Sums of differences from one value: exact for constant columns, accurate at any offset.
+        origin = _first_values(X, group).astype(np.float64)
+        sums, counts = _sums(block - origin for block in dense_blocks(X))
+        return origin + group.mean(sums / np.maximum(counts, 1), counts)
 
 
 def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
     """Column means (F,) and the root mean square of X - mean, in float64, without copying X.
 
-    Of the rows of all ranks, where X is this one's.
+    Of what the rows of all ranks have, where X is this one's. A column without a value has NaN.
     """
+    mean = column_means(X, group)
     with np.errstate(over="ignore", invalid="ignore"):
-        # Sums of differences from one row: exact for constant columns, accurate at any offset.
-        origin = group.broadcast(dense(X[:1])[0].astype(np.float64))
-        own_mean = sum((block - origin).sum(axis=0) for block in dense_blocks(X)) / X.shape[0]
-        mean = origin + group.mean(own_mean, X.shape[0])
-        own_variances = (
-            sum(np.square(block - mean).sum(axis=0) for block in dense_blocks(X)) / X.shape[0]
-        )
-        variances = group.mean(own_variances, X.shape[0])
+        sums, counts = _sums(np.square(block - mean) for block in dense_blocks(X))
+        variances = group.mean(sums / np.maximum(counts, 1), counts)
+        n_observed = np.sum(group.all_gather(counts), axis=0)
+    variances = np.where(n_observed > 0, variances, 0.0)
     if not np.isfinite(variances.sum()):
         raise ValueError("X contains values too large: their variance overflows dtype('float64').")
     if not variances.any() and not is_constant(X, group):
@@ -40,13 +60,41 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
             "Multiply X by a large number."
         )
     # The spread that rounding alone leaves in constant data is not a scale.
-    rounding = 10.0 * np.finfo(np.float64).eps * np.abs(mean)
+    rounding = 10.0 * np.finfo(np.float64).eps * np.abs(np.nan_to_num(mean))
     has_no_spread = (np.sqrt(variances) <= rounding).all()
-    return mean, 1.0 if has_no_spread else float(np.sqrt(variances.mean()))
+    # Factors of exactly 1 where all columns have as many values.
+    variance = (variances * (n_observed / n_observed.mean())).mean()
+    return mean, 1.0 if has_no_spread else float(np.sqrt(variance))
 
 
 def is_constant(X, group: Group = ALONE) -> bool:
-    """Whether all rows, of all ranks, are the same."""
-    first = group.broadcast(dense(X[:1]))
-    differs = any((block != first).any() for block in dense_blocks(X))
+    """Whether all rows, of all ranks, are the same where they were observed."""
+    first = _first_values(X, group)
+    differs = any(((block != first) & ~np.isnan(block)).any() for block in dense_blocks(X))
     return not any(group.all_gather(differs))
+
+
+def _first_values(X, group: Group) -> np.ndarray:
+    """The first observed value of each column (F,) of the rows of all ranks, else NaN."""
+    first = np.full(X.shape[1], np.nan, X.dtype)
+    for block in dense_blocks(X):
+        rows = (~np.isnan(block)).argmax(axis=0)
+        first = np.where(np.isnan(first), block[rows, np.arange(X.shape[1])], first)
+        if not np.isnan(first).any():
+            break
+    first, *others = group.all_gather(first)
+    for other in others:
+        first = np.where(np.isnan(first), other, first)
+    return first
+
+
+def _sums(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The sum and the number of the observed values of each column, (F,) each."""
+    sums, counts = 0.0, 0
+    for block in blocks:
+        of_block, n = block.sum(axis=0), np.full(block.shape[1], len(block))
+        if np.isnan(of_block).any():
+            observed = ~np.isnan(block)
+            of_block, n = block.sum(axis=0, where=observed), observed.sum(axis=0)
+        sums, counts = sums + of_block, counts + n
+    return sums, counts
