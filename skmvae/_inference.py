@@ -195,7 +195,7 @@ class Inference:
         def bound(loaded: _Loaded, x: Tensor) -> Tensor:
             sums = [draws.log_sum() for draws in loaded.draws(x, eps)]
             log_sum = torch.logsumexp(torch.stack(sums), dim=0)
-            n_observed = n_features - x.isnan().sum(-1)
+            n_observed = n_features - x.isnan().sum(-1, dtype=x.dtype)
             return log_sum - math.log(n_draws) - log_scale * n_observed
 
         rows = self._in_support(X)

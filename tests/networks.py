@@ -62,12 +62,15 @@ def objective(name="melbo", **changes):
     return Objective(name, **(values | changes))
 
 
-def terms_of(network, x, objective, draws, minibatch=None):
+def terms_of(network, x, objective, draws, minibatch=None, missing=None):
     """The terms of an objective as a step computes them, in the precision of the network."""
     posterior = network.encode(x)
     z = posterior.draw(draws)
     minibatch = minibatch or Minibatch.whole(len(x))
-    forward = Forward(network.likelihood, x, posterior, z, network.decode(z), minibatch, draws)
+    output = network.decode(z)
+    forward = Forward(
+        network.likelihood, x, posterior, z, output, minibatch, draws, missing=missing
+    )
     return ObjectiveTerms(*objective.terms(forward))
 
 

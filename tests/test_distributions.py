@@ -69,12 +69,16 @@ def test_closed_gradients_are_those_of_torchs_own_formulas():
     mean, std = random(4, 7, 3).requires_grad_(), random(4, 7, 3, seed=1).exp().requires_grad_()
     a, output = random(9, 5).exp().requires_grad_(), random(4, 9, 5, seed=2).requires_grad_()
     x, likelihood = random(9, 5, seed=3), gaussian(0.3)
+    missing = random(9, 5, seed=7) > 0.3
     prior = Dirichlet(torch.full_like(a, 0.2))
-    squared = likelihood.variance.sqrt()
     pairs = [
         (normal_kl(mean, std), kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(-1)),
         (dirichlet_kl(a, 0.2), kl_divergence(Dirichlet(a), prior)),
-        (likelihood.log_prob(x, output), Normal(output, squared).log_prob(x).sum(-1)),
+        (likelihood.log_prob(x, output), Normal(output, likelihood.variance.sqrt()).log_prob(x).sum(-1)),
+        (
+            likelihood.log_prob(x, output, missing),
+            Normal(output, likelihood.variance.sqrt()).log_prob(x).masked_fill(missing, 0.0).sum(-1),
+        ),
     ]
     inputs = [mean, std, a, output, likelihood.raw_variance]
     for found, expected in pairs:

@@ -28,10 +28,10 @@ from skmvae._model.objective import (
 LIKELIHOODS = ("gaussian", "bernoulli")
 
 
-def terms_of(network, x, name, seed=0, prior=None, kl_weight=1.0, beta=1.0):
+def terms_of(network, x, name, seed=0, prior=None, kl_weight=1.0, beta=1.0, missing=None):
     k = network.encode(x).concentration.shape[1]
     chosen = Objective(name, beta, kl_weight, 1 / k if prior is None else prior)
-    return networks.terms_of(network, x, chosen, generator(seed))
+    return networks.terms_of(network, x, chosen, generator(seed), missing=missing)
 
 
 def rows(n, n_features, likelihood):
@@ -66,8 +66,8 @@ def numpy_kl_mixing(a):
     return constants + ((a - c) * (digamma(a) - digamma(total))).sum(1)
 
 
-def numpy_terms(network, x, eps, log_weights, objective, kl_weight):
-    """Every term of the objective with plain loops over rows and components."""
+def numpy_terms(network, x, eps, log_weights, objective, kl_weight, missing):
+    """Every term of the objective with plain loops over rows, components and observed columns."""
     gaussian = hasattr(network.likelihood, "variance")
     posterior = network.encode(x)
     mean, std = posterior.mean.detach().numpy(), posterior.std.detach().numpy()
@@ -77,43 +77,67 @@ def numpy_terms(network, x, eps, log_weights, objective, kl_weight):
     x, w = x.numpy(), np.exp(log_weights.numpy())
     k, n = a.shape[1], len(x)
 
-    def log_prob(row, y):
+    def log_prob(b, y):
+        pairs = [(v, m) for v, m, hole in zip(x[b], y, missing[b], strict=True) if not hole]
         if gaussian:
             s2 = network.likelihood.variance.item()
             return sum(
-                -0.5 * (v - m) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2)
-                for v, m in zip(row, y, strict=True)
+                -0.5 * (v - m) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2) for v, m in pairs
             )
-        return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in zip(row, y, strict=True))
+        return sum(v * math.log(m) + (1 - v) * math.log(1 - m) for v, m in pairs)
 
     y = output if gaussian else 1 / (1 + np.exp(-output))
-    log_p = np.array([[log_prob(x[b], y[i, b]) for i in range(k)] for b in range(n)])
+    log_p = np.array([[log_prob(b, y[i, b]) for i in range(k)] for b in range(n)])
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum(2).T
     if objective in ("mixture", "clusters"):
-        log_r = numpy_transport((log_p - kl_weight * kl) / (x.shape[1] / 80))
+        n_observed = (~missing).sum(1, keepdims=True).clip(min=1)
+        log_r = numpy_transport((log_p - kl_weight * kl) / (n_observed / 80))
         r = np.exp(log_r)
         factor = r if objective == "mixture" else r + (1 - r) / k
         return -(r * log_p).sum(1), (factor * kl).sum(1), (r * (log_r - np.log(a))).sum(1)
     if objective == "averaged":
         mixed = [sum(w[b, i] * y[i, b] for i in range(k)) for b in range(n)]
-        reconstruction = [-log_prob(x[b], mixed[b]) for b in range(n)]
+        reconstruction = [-log_prob(b, mixed[b]) for b in range(n)]
     else:
         reconstruction = -(a * log_p).sum(1)
     kl_latent = (a * kl).sum(1) if objective == "elbo" else kl.mean(1)
     return reconstruction, kl_latent, numpy_kl_mixing(a)
 
 
+HOLES = torch.tensor(np.random.default_rng(3).random((8, 5)) < 0.4)
+
+
+@pytest.mark.parametrize("missing", [None, HOLES], ids=["complete", "holes"])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_terms_equal_numpy_loops(objective, likelihood, fixed_draws):
+def test_terms_equal_numpy_loops(objective, likelihood, missing, fixed_draws):
     network = make_network(likelihood=likelihood)
     x, eps = rows(8, 5, likelihood), random(3, 8, 2, seed=5)
     log_weights = random(8, 3, seed=6).log_softmax(1)
     fixed_draws(eps, log_weights)
-    terms = terms_of(network, x, objective, kl_weight=0.3)
-    expected = numpy_terms(network, x, eps, log_weights, objective, kl_weight=0.3)
+    terms = terms_of(network, x, objective, kl_weight=0.3, missing=missing)
+    holes = np.zeros((8, 5), dtype=bool) if missing is None else missing.numpy()
+    expected = numpy_terms(network, x, eps, log_weights, objective, 0.3, holes)
     expected = [np.mean(values) for values in expected]
     np.testing.assert_allclose([t.item() for t in terms[:3]], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_what_stands_in_a_hole_never_matters(objective, likelihood, monkeypatch):
+    """Neither to the terms nor to a gradient, bit for bit: only the encoders see it."""
+    network, x = make_network(likelihood=likelihood), rows(8, 5, likelihood)
+    posterior = network.encode(x)
+    monkeypatch.setattr(network, "encode", lambda x: posterior)
+
+    def of(x):
+        terms = torch.stack(terms_of(network, x, objective, missing=HOLES)[:3])
+        parameters = list(network.parameters())
+        return [terms, *torch.autograd.grad(terms.sum(), parameters, retain_graph=True)]
+
+    for stand_in in (0.0, 0.7, 1e3):
+        for found, expected in zip(of(x.masked_fill(HOLES, stand_in)), of(x), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_loss_is_equation_14_and_the_term_of_neighbours():

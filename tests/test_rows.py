@@ -12,9 +12,9 @@ from scipy import sparse
 
 from skmvae._distributed.group import ALONE
 from skmvae._rows import scaled as rows_module
-from skmvae._rows.fingerprints import fingerprint_of_shards
+from skmvae._rows.fingerprints import fingerprint, fingerprint_of_shards
 from skmvae._rows.scaled import ScaledRows, map_blocks, row_blocks
-from skmvae._rows.statistics import mean_and_scale
+from skmvae._rows.statistics import is_constant, mean_and_scale, observed_a_row, value_range
 
 CPU = torch.device("cpu")
 
@@ -94,6 +94,34 @@ def test_constant_data_have_scale_one(value):
     assert scale == pytest.approx(np.sqrt(X.var(0).sum() / 6), rel=1e-12)
 
 
+def test_statistics_are_of_what_was_observed():
+    rng = np.random.default_rng(0)
+    X = rng.normal(3.0, 2.0, (3000, 4)) + 1e9
+    X[rng.random(X.shape) < [0.5, 0.01, 0.0, 1.0]] = np.nan
+    X[0, :2] = np.nan
+    for layout in (X, sparse.csr_array(X)):
+        mean, scale = mean_and_scale(layout)
+        np.testing.assert_allclose(mean[:3], np.nanmean(X[:, :3] - 1e9, axis=0) + 1e9, atol=3e-7)
+        assert np.isnan(mean[3])  # of no value
+        assert scale == pytest.approx(np.sqrt(np.nanmean((X - mean)[:, :3] ** 2)), rel=1e-7)
+        assert observed_a_row(layout) == pytest.approx(np.mean(~np.isnan(X)) * 4, rel=1e-12)
+        assert value_range(layout) == (np.nanmin(X), np.nanmax(X))
+        assert not is_constant(layout)
+    assert observed_a_row(X[:, 2:3]) == 1.0
+    assert is_constant(np.where(np.isnan(X), np.nan, [7.0, 8.0, 9.0, 1.0]))
+    assert np.isnan(value_range(X[:, 3:])).all()
+
+
+def test_rows_have_nan_for_holes_and_their_fill_where_it_is_asked_for():
+    X = np.array([[1.0, np.nan], [np.nan, 4.0], [5.0, 6.0]])
+    rows = ScaledRows(X, [1.0, 2.0], 2.0, CPU, limits=(0.0, 1.5), fill=np.array([7.0, 8.0]))
+    np.testing.assert_array_equal(rows[:], [[0.0, np.nan], [np.nan, 1.0], [1.5, 1.5]])
+    np.testing.assert_array_equal(rows.filled([1, 0]), [[7.0, 1.0], [0.0, 8.0]])
+    X[0, 0] = 1e39
+    with pytest.raises(ValueError, match="too large for dtype\\('float32'\\)"):
+        rows[:]
+
+
 @given(n_rows=st.integers(1, 5000), values_a_row=st.integers(1, 2**24))
 def test_row_blocks_are_all_rows_once_and_bounded(n_rows, values_a_row):
     blocks = row_blocks(n_rows, values_a_row)
@@ -144,3 +172,14 @@ def test_rows_have_one_fingerprint_in_whatever_order_and_other_rows_another():
     longer = [np.vstack([X, X[:1]]), np.vstack([X, np.zeros((1, 5), X.dtype)])]
     others = [exchanged, nudged, *longer, X[1:], X[:, 1:], X.astype(np.float64)]
     assert len({found, *(fingerprint_of_shards(other, ALONE) for other in others)}) == 8
+
+
+def test_all_nan_are_one_in_fingerprints():
+    X = np.ones((4, 3), np.float32)
+    X[2, 1] = np.nan
+    other = X.copy()
+    other.view(np.uint32)[2, 1] ^= 0x80000001  # its sign and its payload
+    assert np.isnan(other[2, 1])
+    assert other.tobytes() != X.tobytes()
+    assert fingerprint(other) == fingerprint(X) != fingerprint(np.nan_to_num(X))
+    assert fingerprint_of_shards(other, ALONE) == fingerprint_of_shards(X, ALONE)

@@ -73,7 +73,7 @@ class Forward(NamedTuple):
         n_features = self.x.shape[-1]
         if self.missing is None:
             return n_features
-        return (n_features - self.missing.sum(-1)).clamp(min=1)
+        return (n_features - self.missing.sum(-1, dtype=self.x.dtype)).clamp(min=1.0)
 
 
 # The terms of each row but dHSIC, three of (B,).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
@@ -37,7 +37,7 @@ def column_means(X, group: Group = ALONE) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         # Sums of differences from one value: exact for constant columns, accurate at any offset.
         origin = _first_values(X, group).astype(np.float64)
-        sums, counts = _sums(block - origin for block in dense_blocks(X))
+        sums, counts = _sums(X, lambda block: block - origin)
         return origin + group.mean(sums / np.maximum(counts, 1), counts)
 
 
@@ -48,7 +48,7 @@ def mean_and_scale(X, group: Group = ALONE) -> tuple[np.ndarray, float]:
     """
     mean = column_means(X, group)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums, counts = _sums(np.square(block - mean) for block in dense_blocks(X))
+        sums, counts = _sums(X, lambda block: np.square(block - mean))
         variances = group.mean(sums / np.maximum(counts, 1), counts)
         n_observed = np.sum(group.all_gather(counts), axis=0)
     variances = np.where(n_observed > 0, variances, 0.0)
@@ -88,13 +88,21 @@ def _first_values(X, group: Group) -> np.ndarray:
     return first
 
 
-def _sums(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum and the number of the observed values of each column, (F,) each."""
+def _sums(X, function: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of ``function`` of the observed values of each column, and their number, (F,) each.
+
+    For each block in a call of its own: what one makes is gone before the next.
+    """
     sums, counts = 0.0, 0
-    for block in blocks:
-        of_block, n = block.sum(axis=0), np.full(block.shape[1], len(block))
-        if np.isnan(of_block).any():
-            observed = ~np.isnan(block)
-            of_block, n = block.sum(axis=0, where=observed), observed.sum(axis=0)
+    for block in dense_blocks(X):
+        of_block, n = _sum(function(block))
         sums, counts = sums + of_block, counts + n
     return sums, counts
+
+
+def _sum(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sums = values.sum(axis=0)
+    if not np.isnan(sums).any():
+        return sums, np.full(len(sums), len(values))
+    observed = ~np.isnan(values)
+    return values.sum(axis=0, where=observed), observed.sum(axis=0)

@@ -39,7 +39,10 @@ def make_network(kind):
 
 
 def rows(kind):
-    X = np.random.default_rng(0).normal(size=(N_ROWS, 16)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N_ROWS, 16)).astype(np.float32)
+    if kind.startswith("holes"):
+        X[rng.random(X.shape) < 0.3] = np.nan
     return 1 / (1 + np.exp(-X)) if kind == "bernoulli" else X
 
 
@@ -65,7 +68,9 @@ class Pairs:
 
 def trained(kind, name, X, group, sizes, trainer_class=Trainer, n_epochs=2):
     """Terms of each epoch and of an evaluation, gradients of the last step, and the state."""
-    network, scaled = make_network(kind), ScaledRows(X, 0.0, 1.0, torch.device("cpu"))
+    network = make_network(kind)
+    fill = np.linspace(-1.0, 1.0, 16) if kind.startswith("holes") else None
+    scaled = ScaledRows(X, 0.0, 1.0, torch.device("cpu"), fill=fill)
     weight = 0.3 if kind.endswith("neighbours") else 0.0
     chosen = settings(
         objective=objective(name, beta=5.0, neighbor_weight=weight),
@@ -181,6 +186,9 @@ class UnionTrainer(Trainer):
         ("few rows in dHSIC", "melbo", 3),
         ("neighbours", "melbo", 1),
         ("neighbours", "elbo", 3),
+        ("holes", "averaged", 3),
+        ("holes", "mixture", 2),
+        ("holes with neighbours", "melbo", 2),
         ("parts", "mixture", 2),
         ("parts", "clusters", 3),
         ("conv", "melbo", 2),
