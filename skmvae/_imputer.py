@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._model.distributions import LIKELIHOODS
 from ._parameters import RULES
 from ._runtime import draw_seed
-from ._tables import numbers_of_incomplete, with_filled
 from ._transformer import MVAETransformer, RandomState
 from ._validation import (
     FLAG,
@@ -141,15 +140,12 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False)
-        numbers = numbers_of_incomplete(rows)
-        incomplete = rows[numbers]
-        if self.scaler_ is not None:
-            incomplete = self.scaler_.transform(incomplete)
         seed = draw_seed(self.random_state) if self.sample_posterior else None
-        values = self.mvae_.impute(incomplete, self.n_draws, seed)
-        if self.scaler_ is not None:
-            values = np.nan_to_num(self.scaler_.inverse_transform(values))
-        return with_filled(rows, rows, numbers, values)
+        if self.scaler_ is None:
+            return self.mvae_.impute(rows, self.n_draws, seed)
+        filled = self.mvae_.impute(self.scaler_.transform(rows), self.n_draws, seed)
+        in_own_units = np.nan_to_num(self.scaler_.inverse_transform(filled))
+        return np.where(np.isnan(rows), in_own_units, rows)
 
     def _default(self) -> MVAETransformer:
         return MVAETransformer(

@@ -97,10 +97,11 @@ def reconstruction_error(X: ArrayLike, reconstruction: ArrayLike, *, kind: str =
     Parameters
     ----------
     X, reconstruction : array-like of shape (n_samples, n_features)
-        Rows, and what a model makes of them, in the same units.
+        Rows, and what a model makes of them, in the same units. Values of X that are missing (NaN)
+        have no part in the error.
     kind : {"sum", "mean", "root_sum"}, default="sum"
         - "sum": mean over rows of the sum of squares of a row. The "MSE" of the paper's Table I.
-        - "mean": "sum" divided by n_features, the error per pixel; that of
+        - "mean": mean over all observed values, the error per pixel; that of
           :func:`sklearn.metrics.mean_squared_error`.
         - "root_sum": square root of "sum". The "RMSE" of the paper's Table III. It is not the root
           mean squared error per pixel, which is smaller by a factor of sqrt(n_features).
@@ -113,7 +114,8 @@ def reconstruction_error(X: ArrayLike, reconstruction: ArrayLike, *, kind: str =
     Raises
     ------
     ValueError
-        If the shapes differ, a value is not finite, or ``kind`` is none of the three.
+        If the shapes differ, a value is not finite, no value of X was observed, or ``kind`` is none
+        of the three.
 
     Examples
     --------
@@ -123,15 +125,21 @@ def reconstruction_error(X: ArrayLike, reconstruction: ArrayLike, *, kind: str =
     [1.0, 0.5, 1.0]
     """
     check_value("kind", kind, one_of(("sum", "mean", "root_sum")))
-    x = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    x = check_array(
+        X, dtype=[np.float64, np.float32], input_name="X", ensure_all_finite="allow-nan"
+    )
     y = check_array(reconstruction, dtype=[np.float64, np.float32], input_name="reconstruction")
     if x.shape != y.shape:
         raise ValueError(
             f"X has the shape {x.shape} and reconstruction {y.shape}; they must agree."
         )
-    total = float(np.square(x - y, dtype=np.float64).sum(axis=1).mean())
+    squares = np.square(x - y, dtype=np.float64)
+    observed = ~np.isnan(x)
+    if not observed.any():
+        raise ValueError("X has no value that was observed, so there is no error.")
     if kind == "mean":
-        return total / x.shape[1]
+        return float(squares.mean(where=observed))
+    total = float(squares.sum(axis=1, where=observed).mean())
     return total**0.5 if kind == "root_sum" else total
 
 
@@ -232,7 +240,7 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     Parameters
     ----------
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Rows whose labels are known, scaled as for ``fit``. Neighbours among few rows are farther
+        Rows whose labels are known, scaled as for ``fit``; NaN as there. Neighbours among few rows are farther
         apart than among all of the data, so the purity of some of the rows is a low estimate.
     y : array-like of shape (n_samples,)
         Their labels. A value that stands for an unknown label is a label like others: leave such
@@ -260,9 +268,16 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     """
     check_value("n_neighbors", n_neighbors, at_least(1))
     check_not_forked()
-    table, labels = check_X_y(X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
+    table, labels = check_X_y(
+        X,
+        y,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite="allow-nan",
+    )
     mean, scale = mean_and_scale(table)
-    rows = ScaledRows(table, mean, scale, torch.device("cpu"))
+    fill = np.zeros_like(mean)
+    rows = ScaledRows(table, np.nan_to_num(mean), scale, torch.device("cpu"), fill=fill)
     all_rows = np.arange(len(rows))
     graph = find_neighbours(rows, all_rows, n_neighbors, seed=0, report=lambda line: None)
     first, second = (labels[numbers] for numbers in graph.pairs())
