@@ -12,6 +12,7 @@ from skmvae._model import neighbours as term
 from skmvae._model.minibatch import Minibatch
 from skmvae._model.neighbours import TEMPERATURE, info_nce
 from skmvae._rows import neighbours as graph
+from skmvae._rows import projection
 from skmvae._rows.neighbours import NeighbourGraph, find_neighbours
 from skmvae._rows.scaled import ScaledRows
 
@@ -135,7 +136,7 @@ def test_neighbours_far_from_the_mean_are_found():
 
 
 def test_wide_rows_are_projected_by_fewer_of_them(monkeypatch):
-    monkeypatch.setattr(graph, "_PCA_VALUES", 200 * 60)
+    monkeypatch.setattr(projection, "_PCA_VALUES", 200 * 60)
     X = np.random.default_rng(0).normal(size=(300, 60)) * np.geomspace(1, 1e-6, 60)
     expected = mutual_pairs(X, np.arange(300), 5)
     assert len(pairs_of(graph_of(X, 5)) & expected) > 0.98 * len(expected)
@@ -329,3 +330,36 @@ def test_the_time_that_neighbours_take_is_reported(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "neighbours of 300 of 300 rows found, 0 s left"
     assert "neighbors" in lines[1]
+
+
+def with_holes(X, fraction=0.5):
+    return np.where(np.random.default_rng(1).random(X.shape) < fraction, np.nan, X)
+
+
+@pytest.mark.parametrize("n_features", [20, 120])
+def test_rows_with_holes_are_near_to_what_is_near_in_what_was_observed(n_features):
+    """With means in the holes of these rows, hardly half of the pairs are of one cluster."""
+    rng = np.random.default_rng(0)
+    cluster = rng.integers(10, size=1000)
+    X = rng.normal(size=(10, n_features))[cluster] + 0.5 * rng.normal(size=(1000, n_features))
+    rows = ScaledRows(with_holes(X), 0.0, 1.0, torch.device("cpu"), fill=np.zeros(n_features))
+    first, second = find_neighbours(
+        rows, np.arange(1000), 10, seed=0, report=lambda line: None
+    ).pairs()
+    purity = np.mean(cluster[first] == cluster[second])
+    assert purity > 0.9
+
+
+def test_points_of_rows_with_holes_minimise_their_criterion():
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(7, 3)))[0].astype(np.float32)
+    ratios = np.array([0.1, 0.5, 2.0], np.float32)
+    x = with_holes(rng.normal(size=(5, 7)).astype(np.float32), 0.4)
+    x[4] = np.nan
+    found = projection.Projection(*map(torch.tensor, (directions, ratios))).points(torch.tensor(x))
+    for row, point in zip(x, found.numpy(), strict=True):
+        seen = ~np.isnan(row)
+        # Ridge regression as least squares with three more rows.
+        A = np.vstack([directions[seen], np.diag(np.sqrt(ratios))])
+        expected = np.linalg.lstsq(A, np.append(row[seen], np.zeros(3)), rcond=None)[0]
+        np.testing.assert_allclose(point, expected, atol=1e-5)

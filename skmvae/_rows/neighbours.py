@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from .._runtime import no_gradients
+from .projection import points_of, projection_of
 from .scaled import ScaledRows, row_blocks
 
 # Neighbours are sought among about so many rows at a time, so that the time is linear in n.
@@ -19,10 +20,6 @@ _GROUP_ROWS = 20_000
 
 # A group is made of stretches of so many rows, so that a file is read in few places.
 _STRETCH_ROWS = 256
-
-# Distances are those in this many principal components, fitted to no more rows than this, and to no
-# more than have so many values: they are made dense.
-_N_COMPONENTS, _PCA_ROWS, _PCA_VALUES = 50, 10_000, 2**24
 
 # Random part of a distance, in units of the points' variance. Among equal rows, or equal distances,
 # it decides who is near.
@@ -103,34 +100,6 @@ def _groups(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     for of_group in np.array_split(starts, math.ceil(n / _GROUP_ROWS)):
         numbers = np.sort(of_group)[:, np.newaxis] + np.arange(_STRETCH_ROWS)
         yield numbers[numbers < n]
-
-
-def projection_of(
-    rows: ScaledRows, training: np.ndarray, rng: np.random.Generator
-) -> Tensor | None:
-    """The first 50 principal directions, (F, 50), on the device; None for 50 columns or fewer."""
-    from sklearn.utils.extmath import randomized_svd  # nothing but this needs it
-
-    if rows.n_features <= _N_COMPONENTS:
-        return None
-    n = min(len(training), _PCA_ROWS, max(2 * _N_COMPONENTS, _PCA_VALUES // rows.n_features))
-    some = np.sort(rng.choice(training, size=n, replace=False))
-    sample = rows.filled(some).cpu().numpy()
-    _, _, directions = randomized_svd(
-        sample - sample.mean(axis=0),
-        min(_N_COMPONENTS, len(some)),
-        random_state=int(rng.integers(2**31)),
-    )
-    return torch.from_numpy(np.float32(directions.T)).to(rows.device)
-
-
-def points_of(rows: ScaledRows, numbers: np.ndarray, projection: Tensor | None) -> Tensor:
-    """The rows of these numbers, projected, as points (n, d) in float64 on the device."""
-    points = []
-    for block in row_blocks(len(numbers), rows.n_features, rows.device.type):
-        x = rows.filled(numbers[block])
-        points.append(x if projection is None else x @ projection)
-    return torch.cat(points).double()
 
 
 @no_gradients()

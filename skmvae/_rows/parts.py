@@ -11,14 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from .._distributed.group import Group
 from .codes import codes_of
-from .neighbours import (
-    NeighbourGraph,
-    edges_of,
-    mutual_neighbours,
-    nearest,
-    points_of,
-    projection_of,
-)
+from .neighbours import NeighbourGraph, edges_of, mutual_neighbours, nearest
+from .projection import Projection, points_of, projection_of
 from .scaled import ScaledRows, row_blocks
 
 # Parts are found among no more rows than this; others belong to the part of rows that are near.
@@ -100,7 +94,7 @@ def _sample(
         return None
     kept = np.isin(labels, parts)
     return (
-        None if projection is None else projection.cpu(),
+        None if projection is None else projection.to(torch.device("cpu")),
         points.cpu().numpy()[kept],
         np.searchsorted(parts, labels[kept]),
     )
@@ -214,7 +208,7 @@ def _merged(labels: np.ndarray, graph: NeighbourGraph) -> np.ndarray:
 
 
 def _labels(
-    rows: ScaledRows, projection: torch.Tensor | None, points: np.ndarray, labels: np.ndarray
+    rows: ScaledRows, projection: Projection | None, points: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """The label of each row: that of most of its neighbours among the points."""
     if projection is not None:
