@@ -4,7 +4,6 @@
     python benchmarks/missing.py codes --seeds 3
     SKMVAE_DATA=... python benchmarks/missing.py mnist --seeds 3
     python benchmarks/missing.py step
-    python benchmarks/missing.py settings --seeds 3
 
 Columns are standardised before values are removed. The error is the root mean square of filled
 values less true ones, in these units: 1 is that of a column's mean. Every imputer is fitted to the
@@ -34,12 +33,18 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmvae import MVAEImputer, MVAETransformer
+from skmvae.architectures import MLP
+from skmvae.datasets import fetch_mnist
 
 sys.path.append(str(Path(__file__).parent / "paper"))
 from manifolds import draw_sheets
+from mnist import accuracies
 
 
 def measured(key, compute):
@@ -150,7 +155,14 @@ def imputers(seed):
         "IterativeImputer": of_sklearn(IterativeImputer(random_state=seed)),
         "IterativeImputer, trees": of_sklearn(trees(seed)),
         **({"miceforest": miceforest} if seed == 0 else {}),  # a minute and more a table
+        "MVAEImputer": of_sklearn(MVAEImputer(random_state=seed)),
+        "one VAE of as many codes": of_sklearn(single(seed)),
     }
+
+
+def single(seed):
+    mvae = MVAETransformer(k=1, latent_dim=40, objective="elbo", max_iter=100, random_state=seed)
+    return MVAEImputer(mvae)
 
 
 def tables(n_seeds):
@@ -174,7 +186,133 @@ def error_of(fill, X, missing):
     return {"error": error, "seconds": seconds}
 
 
-PARTS = {"tables": tables}
+# ---- Codes of rows with holes
+
+
+LABELLED = {
+    "breast cancer": load_breast_cancer,
+    "wine": load_wine,
+    "digits": load_digits,
+    "make_classification": lambda return_X_y: make_classification(
+        2000, 40, n_informative=10, n_redundant=20, random_state=0
+    ),
+}
+
+
+def codes(n_seeds):
+    """A linear classifier on codes of rows of which 30 % are missing, or were filled before."""
+    for table, load in LABELLED.items():
+        X, y = load(return_X_y=True)
+        X = X[:, X.std(axis=0) > 0.0]
+        for seed in range(n_seeds):
+            holes = np.where(at_random(X, 0.3, np.random.default_rng(seed)), np.nan, X)
+            for name, step in first_steps(seed).items():
+                measured(
+                    f"codes of {table}, {name}, seed {seed}",
+                    lambda step=step, holes=holes, y=y, seed=seed: accuracy(step, holes, y, seed),
+                )
+
+
+def first_steps(seed):
+    """What comes before the mixture: nothing, or an imputer."""
+    return {
+        "holes": "passthrough",
+        "mean": SimpleImputer(),
+        "KNNImputer": KNNImputer(n_neighbors=10),
+        "IterativeImputer": IterativeImputer(random_state=seed),
+        "IterativeImputer, trees": trees(seed),
+    }
+
+
+def accuracy(first, X, y, seed):
+    split = train_test_split(X, y, test_size=0.5, random_state=seed, stratify=y)
+    X_train, X_test, y_train, y_test = split
+    mvae = MVAETransformer(random_state=seed, neighbor_weight=1 / 16)
+    pipe = make_pipeline(
+        StandardScaler(), first, mvae, StandardScaler(), LogisticRegression(max_iter=1000)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return {"accuracy": pipe.fit(X_train, y_train).score(X_test, y_test)}
+
+
+# ---- MNIST
+
+
+def half_at_random(n, rng):
+    return rng.random((n, 784)) < 0.5
+
+
+def lower_half(n, rng):
+    return np.broadcast_to(np.arange(784) >= 392, (n, 784))
+
+
+def mnist(n_seeds):
+    data = fetch_mnist()
+    for pattern in (half_at_random, lower_half):
+        for seed in range(n_seeds):
+            for weight in (1 / 16, 0.0) if seed == 0 else (1 / 16,):
+                measured(
+                    f"mnist, {pattern.__name__}, neighbor_weight {weight:g}, seed {seed}",
+                    lambda pattern=pattern, seed=seed, weight=weight: of_mnist(
+                        data, pattern, seed, neighbor_weight=weight
+                    ),
+                )
+
+
+def of_mnist(data, pattern, seed, **params):
+    rng = np.random.default_rng(seed)
+    X, X_test = data.X_train.astype(np.float32), data.X_test.astype(np.float32)
+    holes = np.where(pattern(len(X), rng), np.nan, X)
+    missing = pattern(len(X_test), rng)
+    test_holes = np.where(missing, np.nan, X_test)
+    mvae = MVAETransformer(
+        likelihood="bernoulli",
+        architecture=MLP((500, 500)),
+        batch_size=128,
+        max_iter=5,
+        random_state=seed,
+        **params,
+    )
+    seconds = cpu_seconds(lambda: mvae.fit(holes))
+    codes, test_codes = mvae.transform(holes), mvae.transform(test_holes)
+    filled = []
+    some = slice(0, 2000)  # of the test rows
+    filling = cpu_seconds(lambda: filled.append(mvae.impute(test_holes[some])))
+    squares = np.square(filled[0] - X_test[some])[missing[some]]
+    return {
+        **accuracies(codes, data.y_train, test_codes, data.y_test, seed),
+        "mean square": float(squares.mean()),
+        "seconds": seconds,
+        "seconds of 2,000 fillings": filling,
+    }
+
+
+def step(n_seeds):
+    """Seconds of an epoch of rows with holes, in those of the same rows without."""
+    rng = np.random.default_rng(0)
+    shapes = {"30 columns": (1000, 30), "100 columns": (10_000, 100), "784 columns": (10_000, 784)}
+    for name, shape in shapes.items():
+        for likelihood in ("gaussian", "bernoulli"):
+            X = rng.random(shape, dtype=np.float32)
+            tables = {"holes": np.where(rng.random(shape) < 0.5, np.nan, X), "complete": X}
+            measured(
+                f"step, {name}, {likelihood}",
+                lambda tables=tables, likelihood=likelihood: ratio_of_steps(tables, likelihood),
+            )
+
+
+def ratio_of_steps(tables, likelihood, n_turns=5):
+    """The smallest time of an epoch of each, in turns; the first epoch of a fit does not count."""
+    mvae = MVAETransformer(likelihood=likelihood, max_iter=4, random_state=0, device="cpu")
+    seconds = {
+        name: min(min(mvae.fit(X).history_["seconds"][1:]) for _ in range(n_turns))
+        for name, X in tables.items()
+    }
+    return {"ratio": seconds["holes"] / seconds["complete"], "seconds": seconds}
+
+
+PARTS = {"tables": tables, "codes": codes, "mnist": mnist, "step": step}
 
 if __name__ == "__main__":
     run_part(__doc__, "missing", PARTS)

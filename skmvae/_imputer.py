@@ -23,6 +23,9 @@ from ._validation import (
     optional,
 )
 
+# Epochs of the default mixture. Few rows make few steps an epoch.
+_MOST_EPOCHS, _FEWEST_EPOCHS, _ROWS_SEEN = 200, 20, 200_000
+
 
 class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill missing values with what a mixture of VAEs expects of them.
@@ -36,8 +39,9 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     mvae : MVAETransformer, default=None
         The mixture to fit a clone of. None means ``MVAETransformer(k=4, latent_dim=10,
-        objective="elbo", max_iter=100)``.
-    n_draws : int, default=200
+        objective="elbo")`` with 200 epochs, or with fewer for more than 1,000 rows, but no fewer
+        than 20.
+    n_draws : int, default=100
         Codes drawn for each component, as for :meth:`MVAETransformer.impute`.
     sample_posterior : bool, default=False
         Fill with a draw instead of an expectation, for multiple imputation: transform as often as
@@ -84,7 +88,7 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self,
         mvae: MVAETransformer | None = None,
         *,
-        n_draws: int = 200,
+        n_draws: int = 100,
         sample_posterior: bool = False,
         random_state: RandomState = None,
     ) -> None:
@@ -117,7 +121,7 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             },
         )
         rows = check_rows(self, X, reset=True)
-        mvae = self._default() if self.mvae is None else clone(self.mvae)
+        mvae = self._default(len(rows)) if self.mvae is None else clone(self.mvae)
         scaler = None
         if LIKELIHOODS[mvae.likelihood].IS_SCALED:
             with np.errstate(invalid="ignore"):  # a column without a value has no mean
@@ -147,9 +151,12 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         in_own_units = np.nan_to_num(self.scaler_.inverse_transform(filled))
         return np.where(np.isnan(rows), in_own_units, rows)
 
-    def _default(self) -> MVAETransformer:
+    def _default(self, n_rows: int) -> MVAETransformer:
         return MVAETransformer(
-            latent_dim=10, objective="elbo", max_iter=100, random_state=self.random_state
+            latent_dim=10,
+            objective="elbo",
+            max_iter=min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, _ROWS_SEEN // n_rows)),
+            random_state=self.random_state,
         )
 
     def __sklearn_tags__(self):

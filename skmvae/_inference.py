@@ -293,9 +293,7 @@ def _expected(eps: Iterable[Tensor], loaded: _Loaded, x: Tensor) -> Tensor:
     return mean
 
 
-def _drawn(
-    eps: Iterable[Tensor], generator: torch.Generator, loaded: _Loaded, x: Tensor
-) -> Tensor:
+def _drawn(eps: Iterable[Tensor], generator: torch.Generator, loaded: _Loaded, x: Tensor) -> Tensor:
     """The decoder's mean for one of the draws, chosen by its weight: (B, F) -> (B, F)."""
     chosen, highest = torch.zeros_like(x), x.new_full((len(x),), -math.inf)
     for draws in loaded.draws(x, eps):

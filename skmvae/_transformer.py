@@ -580,7 +580,7 @@ class MVAETransformer(
         check_value("component", component, optional(index_below(inference.state.k)))
         return inference.reconstruct(check_rows(self, X, reset=False), component)
 
-    def impute(self, X: Any, n_draws: int = 200, random_state: RandomState = None) -> Any:
+    def impute(self, X: Any, n_draws: int = 100, random_state: RandomState = None) -> Any:
         """Fill missing values with what the mixture expects of them, given those observed.
 
         NaN are replaced by E[x | observed part of x], an average over components and codes by
@@ -590,7 +590,7 @@ class MVAETransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        n_draws : int, default=200
+        n_draws : int, default=100
             Codes drawn for each component, the same for all rows and in every call; with fewer, it
             is faster and less exact.
         random_state : int, RandomState instance or None, default=None

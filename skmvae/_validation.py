@@ -104,8 +104,8 @@ def of_type(types: tuple[type, ...], description: str) -> Rule:
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
     """X as a 2-d array of float64 or float32, or CSR; uncopied where it is one already.
 
-    It is finite, or NaN where a value is missing. Anything else becomes float64: rounded to float32 before it is centred, a large offset would
-    take the digits with it.
+    It is finite, or NaN where a value is missing. Anything else becomes float64: rounded to float32
+    before it is centred, a large offset would take the digits with it.
     """
     X = _without_loss(X, "X")
     # Overflow in a cast or in a sum is found and named; NumPy need not warn of it too.

@@ -240,8 +240,9 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
     Parameters
     ----------
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Rows whose labels are known, scaled as for ``fit``; NaN as there. Neighbours among few rows are farther
-        apart than among all of the data, so the purity of some of the rows is a low estimate.
+        Rows whose labels are known, scaled as for ``fit``; NaN where a value is missing. Neighbours
+        among few rows are farther apart than among all of the data, so the purity of some of the
+        rows is a low estimate.
     y : array-like of shape (n_samples,)
         Their labels. A value that stands for an unknown label is a label like others: leave such
         rows out.

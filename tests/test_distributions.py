@@ -74,10 +74,16 @@ def test_closed_gradients_are_those_of_torchs_own_formulas():
     pairs = [
         (normal_kl(mean, std), kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(-1)),
         (dirichlet_kl(a, 0.2), kl_divergence(Dirichlet(a), prior)),
-        (likelihood.log_prob(x, output), Normal(output, likelihood.variance.sqrt()).log_prob(x).sum(-1)),
+        (
+            likelihood.log_prob(x, output),
+            Normal(output, likelihood.variance.sqrt()).log_prob(x).sum(-1),
+        ),
         (
             likelihood.log_prob(x, output, missing),
-            Normal(output, likelihood.variance.sqrt()).log_prob(x).masked_fill(missing, 0.0).sum(-1),
+            Normal(output, likelihood.variance.sqrt())
+            .log_prob(x)
+            .masked_fill(missing, 0.0)
+            .sum(-1),
         ),
     ]
     inputs = [mean, std, a, output, likelihood.raw_variance]

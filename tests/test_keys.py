@@ -148,7 +148,9 @@ def own(code, name="user_code"):
 
 def described(architecture):
     """What a checkpoint knows of an architecture: its key, and how it behaves."""
-    state = NetworkState(architecture, 5, 2, 2, "gaussian", 0.5, np.zeros(5), 1.0, np.zeros(5), None, {})
+    state = NetworkState(
+        architecture, 5, 2, 2, "gaussian", 0.5, np.zeros(5), 1.0, np.zeros(5), None, {}
+    )
     return key_of((architecture, code_of_network(state))), behaviour_of(state)
 
 

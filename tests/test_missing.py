@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 import skmvae
-from skmvae import MVAETransformer, plotting
+from skmvae import plotting
 from skmvae._state import NetworkState
 from skmvae.architectures import ComponentLinear, Conv
 from skmvae.metrics import neighbor_purity, reconstruction_error
@@ -114,7 +114,9 @@ def test_integers_with_holes_are_taken_from_every_container():
     integers = np.ma.masked_array(np.nan_to_num(X).astype(int), np.isnan(X))
     expected = small_estimator(max_iter=1).fit(X).transform(X)
     for same in (rows, integers, pd.DataFrame(rows).astype("Int64"), np.array(rows, dtype=object)):
-        np.testing.assert_array_equal(small_estimator(max_iter=1).fit(same).transform(same), expected)
+        np.testing.assert_array_equal(
+            small_estimator(max_iter=1).fit(same).transform(same), expected
+        )
 
 
 @pytest.mark.cpu
@@ -307,7 +309,9 @@ def frames(X):
     frame = pd.DataFrame(X, columns=names, index=np.arange(len(X)) + 7)
     frame = frame.assign(a=frame.a.astype("Float32"), b=frame.b.round().astype("Int64"))
     frame = frame.assign(c=frame.c.astype(np.float32), d=np.arange(len(X)))
-    return frame, pl.DataFrame(frame[["b", "c", "d", "e"]]).with_columns(pl.col("c", "e").fill_nan(None))
+    return frame, pl.DataFrame(frame[["b", "c", "d", "e"]]).with_columns(
+        pl.col("c", "e").fill_nan(None)
+    )
 
 
 def test_a_data_frame_comes_back_as_one():
@@ -315,7 +319,13 @@ def test_a_data_frame_comes_back_as_one():
     before = frame.copy()
     mvae = small_estimator(max_iter=1).fit(frame)
     filled = mvae.impute(frame, 4)
-    assert filled.dtypes.astype(str).to_list() == ["Float32", "float64", "float32", "int64", "float64"]
+    assert filled.dtypes.astype(str).to_list() == [
+        "Float32",
+        "float64",
+        "float32",
+        "int64",
+        "float64",
+    ]
     assert filled.index.equals(frame.index)
     assert not filled.isna().any(axis=None)
     pd.testing.assert_frame_equal(filled[frame.notna()], frame[frame.notna()], check_dtype=False)

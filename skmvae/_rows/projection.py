@@ -46,9 +46,7 @@ class Projection:
 
     def to(self, device: torch.device) -> Projection:
         ratios = self.noise_ratios
-        return Projection(
-            self.directions.to(device), None if ratios is None else ratios.to(device)
-        )
+        return Projection(self.directions.to(device), None if ratios is None else ratios.to(device))
 
 
 def projection_of(
