@@ -66,7 +66,7 @@ class _Loaded:
 
     def _filled(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """x with what the encoders see for NaN, and where that was; None if nowhere."""
-        return fill_missing(x, self._fill if x.isnan().any() else None)
+        return fill_missing(x, self._fill) if x.isnan().any() else (x, None)
 
     def _encode(self, x: Tensor, missing: Tensor | None) -> Posterior:
         """The posteriors of filled rows, which are the prior where all columns are missing."""

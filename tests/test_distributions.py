@@ -71,20 +71,15 @@ def test_closed_gradients_are_those_of_torchs_own_formulas():
     x, likelihood = random(9, 5, seed=3), gaussian(0.3)
     missing = random(9, 5, seed=7) > 0.3
     prior = Dirichlet(torch.full_like(a, 0.2))
+
+    def log_prob():
+        return Normal(output, likelihood.variance.sqrt()).log_prob(x)
+
     pairs = [
         (normal_kl(mean, std), kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(-1)),
         (dirichlet_kl(a, 0.2), kl_divergence(Dirichlet(a), prior)),
-        (
-            likelihood.log_prob(x, output),
-            Normal(output, likelihood.variance.sqrt()).log_prob(x).sum(-1),
-        ),
-        (
-            likelihood.log_prob(x, output, missing),
-            Normal(output, likelihood.variance.sqrt())
-            .log_prob(x)
-            .masked_fill(missing, 0.0)
-            .sum(-1),
-        ),
+        (likelihood.log_prob(x, output), log_prob().sum(-1)),
+        (likelihood.log_prob(x, output, missing), log_prob().masked_fill(missing, 0.0).sum(-1)),
     ]
     inputs = [mean, std, a, output, likelihood.raw_variance]
     for found, expected in pairs:

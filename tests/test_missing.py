@@ -181,7 +181,7 @@ def test_nothing_at_all_is_refused_and_nothing_is_lost():
     before = mvae.transform(table())
     for fit in (mvae.fit, mvae.partial_fit):
         for nothing in (np.full((5, 5), np.nan), sparse.csr_array(np.full((5, 5), np.nan))):
-            with pytest.raises(ValueError, match="no value was observed.*at least one row"):
+            with pytest.raises(ValueError, match=r"no value was observed.*at least one row"):
                 fit(nothing)
     np.testing.assert_array_equal(mvae.transform(table()), before)
 
@@ -304,28 +304,23 @@ def test_filling_does_not_depend_on_how_many_draws_are_taken_at_once(monkeypatch
     assert (np.isnan(X) == (mvae.impute(X, 50, random_state=1) != draw)).any()
 
 
-def frames(X):
-    names = ["a", "b", "c", "d", "e"]
-    frame = pd.DataFrame(X, columns=names, index=np.arange(len(X)) + 7)
-    frame = frame.assign(a=frame.a.astype("Float32"), b=frame.b.round().astype("Int64"))
-    frame = frame.assign(c=frame.c.astype(np.float32), d=np.arange(len(X)))
-    return frame, pl.DataFrame(frame[["b", "c", "d", "e"]]).with_columns(
-        pl.col("c", "e").fill_nan(None)
+def frame_of(X):
+    """A pandas frame with a column of each kind, and names and an index of its own."""
+    frame = pd.DataFrame(X, columns=list("abcde"), index=np.arange(len(X)) + 7)
+    return frame.assign(
+        a=frame.a.astype("Float32"),
+        b=frame.b.round().astype("Int64"),
+        c=frame.c.astype(np.float32),
+        d=np.arange(len(X)),
     )
 
 
 def test_a_data_frame_comes_back_as_one():
-    frame, _ = frames(table())
+    frame = frame_of(table())
     before = frame.copy()
-    mvae = small_estimator(max_iter=1).fit(frame)
-    filled = mvae.impute(frame, 4)
-    assert filled.dtypes.astype(str).to_list() == [
-        "Float32",
-        "float64",
-        "float32",
-        "int64",
-        "float64",
-    ]
+    filled = small_estimator(max_iter=1).fit(frame).impute(frame, 4)
+    types = ["Float32", "float64", "float32", "int64", "float64"]
+    assert filled.dtypes.astype(str).to_list() == types
     assert filled.index.equals(frame.index)
     assert not filled.isna().any(axis=None)
     pd.testing.assert_frame_equal(filled[frame.notna()], frame[frame.notna()], check_dtype=False)
@@ -333,12 +328,13 @@ def test_a_data_frame_comes_back_as_one():
 
 
 def test_polars_and_pyarrow_come_back_as_they_came():
-    frame, other = frames(table())
-    mvae = small_estimator(max_iter=1).fit(other)
-    filled = mvae.impute(other, 4)
+    frame = pl.DataFrame(frame_of(table())[["b", "c", "d", "e"]])
+    frame = frame.with_columns(pl.col("c", "e").fill_nan(None))
+    mvae = small_estimator(max_iter=1).fit(frame)
+    filled = mvae.impute(frame, 4)
     assert filled.schema == {"b": pl.Float64, "c": pl.Float32, "d": pl.Int64, "e": pl.Float64}
     assert filled.null_count().sum_horizontal()[0] == 0
-    arrow = mvae.impute(other.to_arrow(), 4)
+    arrow = mvae.impute(frame.to_arrow(), 4)
     assert arrow.schema.types == [pa.float64(), pa.float32(), pa.int64(), pa.float64()]
     assert pl.DataFrame(arrow).equals(filled)
 

@@ -39,8 +39,11 @@ class Group:
         """Return the value of rank 0."""
         return value
 
-    def mean(self, value: Value, n_rows: int) -> Value:
-        """Return the mean over the rows of all ranks; ``value`` is the mean over this one's."""
+    def mean(self, value: Value, n_rows: int | np.ndarray) -> Value:
+        """Return the mean over the rows of all ranks; ``value`` is the mean over this one's.
+
+        Where columns have different numbers of rows, ``n_rows`` has them.
+        """
         return value
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -97,7 +100,7 @@ class Ranks(Group):
         self._together(lambda group: dist.broadcast_object_list(values, src=0, group=group))
         return values[0]
 
-    def mean(self, value, n_rows: int):
+    def mean(self, value, n_rows: int | np.ndarray):
         values, sizes = zip(*self.all_gather((value, n_rows)), strict=True)
         return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
 

@@ -196,8 +196,9 @@ class Trainer:
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
         """The terms of the objective, (5,). Only the networks' products have the precision."""
-        x, missing = fill_missing(inputs["x"], self._fill)
-        partners = None
+        x, missing, partners = inputs["x"], None, None
+        if self._fill is not None:
+            x, missing = fill_missing(x, self._fill)
         with matrix_products(self._settings.precision, x.device):
             # Rows and partners in one pass: their products are faster than those of two.
             posterior = self.network.encode(x, dropout_generator)

@@ -77,7 +77,7 @@ class ScaledRows:
 
     def filled(self, rows) -> Tensor:
         """As ``[rows]``, with ``fill`` in place of NaN."""
-        return fill_missing(self[rows], self.fill)[0]
+        return self[rows] if self.fill is None else fill_missing(self[rows], self.fill)[0]
 
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
@@ -97,10 +97,8 @@ class ScaledRows:
         return batch if self._limits is None else batch.clamp_(*self._limits)
 
 
-def fill_missing(x: Tensor, fill: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """x (B, F) with ``fill`` (F,) for NaN, and where that was (B, F); as it is without ``fill``."""
-    if fill is None:
-        return x, None
+def fill_missing(x: Tensor, fill: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, F) with ``fill`` (F,) in place of NaN, and where that was, (B, F)."""
     missing = x.isnan()
     return torch.where(missing, fill, x), missing
 

@@ -93,7 +93,7 @@ def _sums(X, function: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, 
 
     For each block in a call of its own: what one makes is gone before the next.
     """
-    sums, counts = 0.0, 0
+    sums, counts = np.zeros(X.shape[1]), np.zeros(X.shape[1], np.int64)
     for block in dense_blocks(X):
         of_block, n = _sum(function(block))
         sums, counts = sums + of_block, counts + n
