@@ -156,13 +156,16 @@ def imputers(seed):
         "IterativeImputer, trees": of_sklearn(trees(seed)),
         **({"miceforest": miceforest} if seed == 0 else {}),  # a minute and more a table
         "MVAEImputer": of_sklearn(MVAEImputer(random_state=seed)),
-        "one VAE of as many codes": of_sklearn(single(seed)),
+        "one VAE, 10 codes": of_sklearn(MVAEImputer(single(10, seed))),
+        "one VAE, 40 codes": of_sklearn(MVAEImputer(single(40, seed))),
     }
 
 
-def single(seed):
-    mvae = MVAETransformer(k=1, latent_dim=40, objective="elbo", max_iter=100, random_state=seed)
-    return MVAEImputer(mvae)
+def single(latent_dim, seed):
+    """As MVAEImputer's own mixture of four, of tables of at most 1,000 rows."""
+    return MVAETransformer(
+        k=1, latent_dim=latent_dim, objective="elbo", max_iter=200, random_state=seed
+    )
 
 
 def tables(n_seeds):
@@ -172,6 +175,8 @@ def tables(n_seeds):
             for seed in range(n_seeds):
                 missing = missing_of(X, fraction, np.random.default_rng(seed))
                 for name, fill in imputers(seed).items():
+                    if name.startswith("one VAE") and (table in WIDE or "0 %" not in pattern):
+                        continue
                     measured(
                         f"{table}, {pattern}, {name}, seed {seed}",
                         lambda fill=fill, X=X, missing=missing: error_of(fill, X, missing),
