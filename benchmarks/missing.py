@@ -3,6 +3,7 @@
     python benchmarks/missing.py tables --seeds 3
     python benchmarks/missing.py codes --seeds 3
     SKMVAE_DATA=... python benchmarks/missing.py mnist --seeds 3
+    SKMVAE_DATA=... python benchmarks/missing.py purity --seeds 3
     python benchmarks/missing.py step
 
 Columns are standardised before values are removed. The error is the root mean square of filled
@@ -41,6 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from skmvae import MVAEImputer, MVAETransformer
 from skmvae.architectures import MLP
 from skmvae.datasets import fetch_mnist
+from skmvae.metrics import neighbor_purity
 
 sys.path.append(str(Path(__file__).parent / "paper"))
 from manifolds import draw_sheets
@@ -241,6 +243,28 @@ def accuracy(first, X, y, seed):
         return {"accuracy": pipe.fit(X_train, y_train).score(X_test, y_test)}
 
 
+def purity(n_seeds):
+    """Share of neighbours of one class where half of the values are missing, and without holes."""
+    loads = {**LABELLED, "MNIST, 10,000 rows": first_of_mnist}
+    for table, load in loads.items():
+        X, y = load(return_X_y=True)
+        X = X[:, X.std(axis=0) > 0.0]
+        if "MNIST" not in table:
+            X = StandardScaler().fit_transform(X)
+        for seed in range(n_seeds):
+            holes = np.where(at_random(X, 0.5, np.random.default_rng(seed)), np.nan, X)
+            tables = {"holes": holes, "means": SimpleImputer().fit_transform(holes), "complete": X}
+            measured(
+                f"purity of {table}, seed {seed}",
+                lambda tables=tables, y=y: {n: neighbor_purity(X, y) for n, X in tables.items()},
+            )
+
+
+def first_of_mnist(return_X_y):
+    data = fetch_mnist()
+    return data.X_train[:10_000], data.y_train[:10_000]
+
+
 # ---- MNIST
 
 
@@ -317,7 +341,7 @@ def ratio_of_steps(tables, likelihood, n_turns=5):
     return {"ratio": seconds["holes"] / seconds["complete"], "seconds": seconds}
 
 
-PARTS = {"tables": tables, "codes": codes, "mnist": mnist, "step": step}
+PARTS = {"tables": tables, "codes": codes, "purity": purity, "mnist": mnist, "step": step}
 
 if __name__ == "__main__":
     run_part(__doc__, "missing", PARTS)
