@@ -2,9 +2,9 @@
 A table with missing values and categories
 ==========================================
 
-The mixture takes only numbers, without missing values. A ``ColumnTransformer`` in front imputes,
-scales and encodes, as for any other estimator. This example makes the wine table harder: it removes
-a tenth of the values and cuts one column into three named levels.
+The mixture takes numbers, and NaN for what is missing. A ``ColumnTransformer`` in front scales and
+encodes, as for any other estimator. This example makes the wine table harder: it removes a tenth of
+the values and cuts one column into three named levels.
 """
 
 import numpy as np
@@ -33,22 +33,16 @@ print(X.iloc[:4, :5].to_string())
 # %%
 
 prepare = make_column_transformer(
-    (
-        make_pipeline(SimpleImputer(), StandardScaler()),
-        make_column_selector(dtype_include="number"),
-    ),
-    (
-        make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(sparse_output=False)),
-        ["alcohol"],
-    ),
+    (StandardScaler(), make_column_selector(dtype_include="number")),
+    (OneHotEncoder(sparse_output=False), ["alcohol"]),  # a column of its own for "missing"
 )
 mvae = MVAETransformer(k=2, latent_dim=4, max_iter=50, random_state=0)
-for name, codes in {
-    "M-VAE, 2 x 4 codes": mvae,
-    "PCA, 8": PCA(8),
-    "all columns": "passthrough",
+for name, steps in {
+    "M-VAE, 2 x 4 codes": [mvae],
+    "PCA, 8": [SimpleImputer(), PCA(8)],
+    "all columns": [SimpleImputer()],
 }.items():
-    pipe = make_pipeline(prepare, codes, LogisticRegression(max_iter=1000))
+    pipe = make_pipeline(prepare, *steps, LogisticRegression(max_iter=1000))
     scores = cross_val_score(pipe, X, y, cv=5)
     print(f"{name:20} accuracy {scores.mean():.3f} +- {scores.std():.3f}")
 

@@ -25,6 +25,7 @@ from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
 
 sys.path.append(str(HERE.parent))
+import missing
 import neighbours
 import parts
 
@@ -366,6 +367,98 @@ def samples():
             key = f"{sheets}, {objective}, K = {k}"
             rows.append([key, *figures.row(f"samples, {key}", columns)])
     return ["sheets, objective", *columns], rows
+
+
+OTHER_IMPUTERS = ("KNNImputer", "IterativeImputer", "IterativeImputer, trees", "miceforest")
+
+
+@table("missing, tables")
+def filled_tables():
+    """The lowest mean is bold."""
+    figures, rows = OverSeeds("missing", "avx2"), []
+    names = ("MVAEImputer", *OTHER_IMPUTERS)
+    for name in missing.TABLES:
+        for pattern in missing.PATTERNS:
+            starts = [f"{name}, {pattern}, {imputer}" for imputer in names]
+            means = [np.mean(figures.values(start, "error") or np.inf) for start in starts]
+            cells = [figures.row(start, {"error": 3})[0] for start in starts]
+            best = int(np.argmin(means))
+            cells[best] = f"**{cells[best]}**"
+            rows.append([f"{name}, {pattern}", *cells])
+    return ["table, missing", *names], rows
+
+
+@table("missing, seconds")
+def seconds_of_filling():
+    figures = OverSeeds("missing", "avx2")
+    names = ("MVAEImputer", *OTHER_IMPUTERS)
+    rows = [
+        [
+            name,
+            *(
+                f"{np.median(figures.values(f'{name}, 30 %, {n}', 'seconds') or np.nan):.1f}"
+                for n in names
+            ),
+        ]
+        for name in missing.TABLES
+    ]
+    return ["CPU seconds, 30 % missing", *names], rows
+
+
+@table("missing, single")
+def filled_by_single_vaes():
+    figures, rows = OverSeeds("missing", "avx2"), []
+    names = ("MVAEImputer", "one VAE, 10 codes", "one VAE, 40 codes")
+    for name in missing.TABLES:
+        for pattern in missing.PATTERNS:
+            cells = [figures.row(f"{name}, {pattern}, {n}", {"error": 3})[0] for n in names]
+            if cells[-1]:
+                rows.append([f"{name}, {pattern}", *cells])
+    return ["table, missing", "mixture, 4 x 10 codes", *names[1:]], rows
+
+
+@table("missing, codes")
+def codes_of_holes():
+    figures = OverSeeds("missing", "avx2")
+    steps = missing.first_steps(0)
+    rows = [
+        [
+            name,
+            *(figures.row(f"codes of {name}, {step}", {"accuracy": 3})[0] for step in steps),
+        ]
+        for name in missing.LABELLED
+    ]
+    return ["table", "none: codes of holes", *list(steps)[1:]], rows
+
+
+@table("missing, MNIST")
+def mnist_with_holes():
+    figures, rows = OverSeeds("missing", "avx2"), []
+    columns = {"MLP": 2, "SVM": 2, "KNN": 2, "mean square": 4, "seconds": 0}
+    for pattern, name in {"half_at_random": "at random", "lower_half": "the lower half"}.items():
+        for weight in ("0.0625", "0"):
+            cells = figures.row(f"mnist, {pattern}, neighbor_weight {weight}", columns)
+            if any(cells):
+                rows.append([f"{name}, {'1/16' if weight != '0' else '0'}", *cells])
+    header = ["missing, neighbor_weight", *ACCURACY_HEADER, "mean square of a missing pixel"]
+    return [*header, "fit, CPU s"], rows
+
+
+@table("missing, purity")
+def purity_of_holes():
+    figures = OverSeeds("missing", "avx2")
+    columns = {"complete": 3, "holes": 3, "means": 3}
+    names = [*missing.LABELLED, "MNIST, 10,000 rows"]
+    rows = [[name, *figures.row(f"purity of {name}", columns)] for name in names]
+    return ["table", "no holes", "half missing", "half missing, filled with means"], rows
+
+
+@table("missing, step")
+def step_with_holes():
+    figures = OverSeeds("missing", "avx2")
+    names = [f"{n} columns, {kind}" for n in (30, 100, 784) for kind in ("gaussian", "bernoulli")]
+    rows = [[name, *figures.row(f"step, {name}", {"ratio": 2})] for name in names]
+    return ["rows", "time of a step with holes, in that of one without"], rows
 
 
 @table("tried")
