@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from ._model.distributions import LIKELIHOODS
@@ -17,11 +18,19 @@ from ._transformer import MVAETransformer, RandomState
 from ._validation import (
     FLAG,
     at_least,
+    check_new_rows,
     check_parameters,
     check_rows,
     of_type,
     optional,
 )
+
+_RULES = {
+    "mvae": optional(of_type((MVAETransformer,), "an MVAETransformer")),
+    "n_draws": at_least(1),
+    "sample_posterior": FLAG,
+    "random_state": RULES["random_state"],
+}
 
 # Epochs of the default mixture. Few rows make few steps an epoch.
 _MOST_EPOCHS, _FEWEST_EPOCHS, _ROWS_SEEN = 200, 20, 200_000
@@ -44,10 +53,11 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     n_draws : int, default=100
         Codes drawn for each component, as for :meth:`MVAETransformer.impute`.
     sample_posterior : bool, default=False
-        Fill with a draw instead of an expectation, for multiple imputation: transform as often as
-        you want complete tables.
+        Fill with a draw instead of an expectation, for multiple imputation: call ``transform`` as
+        often as you want complete tables. Each call has other draws, as in
+        :class:`sklearn.impute.IterativeImputer`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws, and of the mixture that ``mvae=None`` means.
+        Seed of the draws, and of a mixture that has no ``random_state`` of its own.
 
     Attributes
     ----------
@@ -55,6 +65,8 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Fitted.
     scaler_ : StandardScaler or None
         Fitted; None with the Bernoulli likelihood.
+    random_state_ : RandomState
+        Of the next draws.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -82,7 +94,7 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """
 
     mvae_: MVAETransformer
-    scaler_: StandardScaler | None
+    scaler_: Any
 
     def __init__(
         self,
@@ -110,24 +122,32 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         self : MVAEImputer
+
+        Raises
+        ------
+        ValueError, DivergenceError
+            As :meth:`MVAETransformer.fit` does.
+        TypeError
+            If X is sparse.
         """
-        check_parameters(
-            self,
-            {
-                "mvae": optional(of_type((MVAETransformer,), "an MVAETransformer")),
-                "n_draws": at_least(1),
-                "sample_posterior": FLAG,
-                "random_state": RULES["random_state"],
-            },
-        )
-        rows = check_rows(self, X, reset=True)
-        mvae = self._default(len(rows)) if self.mvae is None else clone(self.mvae)
+        check_parameters(self, _RULES)
+        rows, columns = check_new_rows(self, X, reset=True)
+        rows = _dense(rows)
+        from sklearn.preprocessing import StandardScaler  # slow to import, and needed here alone
+
+        seed = draw_seed(self.random_state)
+        mvae = _default(len(rows)) if self.mvae is None else clone(self.mvae)
+        if mvae.random_state is None:
+            mvae.set_params(random_state=seed)
+        check_parameters(mvae, RULES)
         scaler = None
         if LIKELIHOODS[mvae.likelihood].IS_SCALED:
-            with np.errstate(invalid="ignore"):  # a column without a value has no mean
-                scaler = StandardScaler().fit(rows)
-        self.mvae_ = mvae.fit(rows if scaler is None else scaler.transform(rows))
-        self.scaler_ = scaler
+            scaler = _quietly(StandardScaler().fit, rows)
+        mvae.fit(rows if scaler is None else _quietly(scaler.transform, rows))
+        for name, value in columns.items():
+            setattr(self, name, value)
+        self.mvae_, self.scaler_ = mvae, scaler
+        self.random_state_ = np.random.RandomState(seed)
         return self
 
     def transform(self, X: ArrayLike) -> Any:  # a data frame after set_output
@@ -143,24 +163,38 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Observed values are those of X, bit for bit.
         """
         check_is_fitted(self)
-        rows = check_rows(self, X, reset=False)
-        seed = draw_seed(self.random_state) if self.sample_posterior else None
+        rows = _dense(check_rows(self, X, reset=False))
+        state = self.random_state_ if self.sample_posterior else None
         if self.scaler_ is None:
-            return self.mvae_.impute(rows, self.n_draws, seed)
-        filled = self.mvae_.impute(self.scaler_.transform(rows), self.n_draws, seed)
-        in_own_units = np.nan_to_num(self.scaler_.inverse_transform(filled))
+            return self.mvae_.impute(rows, self.n_draws, state)
+        filled = self.mvae_.impute(_quietly(self.scaler_.transform, rows), self.n_draws, state)
+        in_own_units = self.scaler_.inverse_transform(filled)
+        in_own_units[:, np.isnan(self.scaler_.mean_)] = 0.0  # columns without a value
         return np.where(np.isnan(rows), in_own_units, rows)
-
-    def _default(self, n_rows: int) -> MVAETransformer:
-        return MVAETransformer(
-            latent_dim=10,
-            objective="elbo",
-            max_iter=min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, _ROWS_SEEN // n_rows)),
-            random_state=self.random_state,
-        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _default(n_rows: int) -> MVAETransformer:
+    """A mixture for a table of so many rows."""
+    max_iter = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, _ROWS_SEEN // n_rows))
+    return MVAETransformer(latent_dim=10, objective="elbo", max_iter=max_iter)
+
+
+def _dense(rows: Any) -> np.ndarray:
+    if sparse.issparse(rows):
+        raise TypeError(
+            "MVAEImputer centres columns, so it takes no sparse X. Call X.toarray(), or fill X as "
+            "it is, with MVAETransformer.impute."
+        )
+    return rows
+
+
+def _quietly(function: Callable[[np.ndarray], Any], rows: np.ndarray) -> Any:
+    """What is not finite in the end is named by the mixture; NumPy need not warn of it too."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return function(rows)

@@ -36,7 +36,8 @@ class NetworkState:
     mean: np.ndarray  # (F,) float64
     scale: float
     # (F,) float64, what the encoders see for a value that is missing, in the network's units: the
-    # mean of the column; NaN in columns of which no value was ever observed.
+    # mean of the column in the first fit, or in the first chunk that had a value; NaN in columns of
+    # which no value was ever observed; 0 in models that were saved before there were holes.
     fill: np.ndarray
     # (K,) float64, of the components in the density; None where a row blends them all.
     shares: np.ndarray | None

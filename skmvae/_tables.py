@@ -12,7 +12,9 @@ def numbers_of_incomplete(rows) -> np.ndarray:
     """The numbers of the rows, dense or CSR, that have a NaN."""
     if sparse.issparse(rows):
         return np.unique(rows.tocoo().row[np.isnan(rows.data)])
-    return np.flatnonzero(np.isnan(rows.sum(axis=1)) & np.isnan(rows).any(axis=1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspects = np.flatnonzero(np.isnan(rows.sum(axis=1)))  # the sum of others may overflow
+    return suspects[np.isnan(rows[suspects]).any(axis=1)]
 
 
 def with_filled(X: Any, rows: Any, numbers: np.ndarray, values: np.ndarray) -> Any:
@@ -65,8 +67,10 @@ def _polars_with_filled(X, filled: np.ndarray, columns: np.ndarray):
 
 
 def _pyarrow_with_filled(X, filled: np.ndarray, columns: np.ndarray):
+    import pyarrow as pa  # type: ignore[import-untyped]  # X is of it
+
     for i in columns:
         own = np.dtype(X.schema.types[i].to_pandas_dtype())
         values = filled[:, i].astype(own if own.kind == "f" else filled.dtype)
-        X = X.set_column(int(i), X.column_names[i], [values])
+        X = X.set_column(int(i), X.schema.names[i], pa.array(values))
     return X

@@ -26,7 +26,7 @@ from ._model.distributions import LIKELIHOODS
 from ._model.objective import OF_PARTS
 from ._parameters import RULES, checkpoint_of, settings_of
 from ._process import out_of_memory_explained, uninterrupted
-from ._rows.statistics import is_constant, value_range
+from ._rows.statistics import has_values, is_constant, value_range
 from ._runtime import draw_seed, inference_device, resolve_device
 from ._saved import check_saved, upgraded
 from ._state import NetworkState, Trained, TrainingState, history_of, records_of
@@ -49,6 +49,7 @@ from .architectures import MLP
 
 # The types that skops has to trust to load a saved estimator.
 SKOPS_TRUSTED = [
+    "skmvae._imputer.MVAEImputer",
     "skmvae._state.NetworkState",
     "skmvae._state.TrainingState",
     "skmvae._transformer.MVAETransformer",
@@ -409,7 +410,8 @@ class MVAETransformer(
             rows, columns = self._check_training_rows(X, continues=not is_first)
             training = vars(self).get("_training")
             previous = None if is_first else self._previous_fit(rows, training)
-            if is_first and LIKELIHOODS[self.likelihood].IS_SCALED and is_constant(rows):
+            needs_spread = is_first and LIKELIHOODS[self.likelihood].IS_SCALED
+            if needs_spread and has_values(rows).any() and is_constant(rows):
                 raise ValueError(
                     "The first chunk of partial_fit sets the units of all that follow, but its "
                     f"rows ({rows.shape[0]}) are all the same. Begin with a chunk of rows that "
@@ -601,8 +603,9 @@ class MVAETransformer(
         -------
         X_filled : data frame, ndarray or CSR of shape (n_samples, n_features)
             A data frame of pandas or polars, or a table of pyarrow, if X is one, with its names,
-            its index, and the types of its columns, but that filled integers are floats. Float32
-            arrays stay float32. A column of which ``fit`` saw no value is filled with 0.
+            its index and the types of its columns, except that integer columns with holes become
+            floats. Float32 arrays stay float32. A column of which ``fit`` saw no value is filled
+            with 0.
 
         References
         ----------

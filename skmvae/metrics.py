@@ -16,7 +16,7 @@ from ._model.dhsic import centred, dhsic_of_means, rbf_grams
 from ._process import check_not_forked
 from ._rows.neighbours import find_neighbours
 from ._rows.scaled import ScaledRows
-from ._rows.statistics import mean_and_scale
+from ._rows.statistics import mean_and_scale, observed_a_row
 from ._runtime import no_gradients
 from ._validation import at_least, check_value, in_interval, one_of, optional
 
@@ -277,7 +277,7 @@ def neighbor_purity(X: ArrayLike, y: ArrayLike, *, n_neighbors: int = 10) -> flo
         ensure_all_finite="allow-nan",
     )
     mean, scale = mean_and_scale(table)
-    fill = np.zeros_like(mean)
+    fill = None if observed_a_row(table) == table.shape[1] else np.zeros_like(mean)
     rows = ScaledRows(table, np.nan_to_num(mean), scale, torch.device("cpu"), fill=fill)
     all_rows = np.arange(len(rows))
     graph = find_neighbours(rows, all_rows, n_neighbors, seed=0, report=lambda line: None)

@@ -56,8 +56,7 @@ def export(mvae: MVAETransformer, path: str | PathLike[str]) -> None:
     The file has one input, ``X`` of shape (n, n_features), and two outputs, ``codes`` of shape
     (n, k * latent_dim) and ``weights`` of shape (n, k), for any n. All are float32. ``mean_`` and
     ``scale_`` are in the file: X are rows as ``transform`` takes them, with NaN for missing values.
-    What is at ``path`` is
-    replaced at once, when the new file is whole.
+    What is at ``path`` is replaced at once, when the new file is whole.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ PACKAGE = Path(skmvae.__file__).parent
 
 # From the ground up: a module imports what is on lower floors, and its neighbours in its folder.
 FLOORS = (
-    {"_model", "_process", "_validation", "_version"},
+    {"_model", "_process", "_tables", "_validation", "_version"},
     {"_runtime", "_show_versions"},
     {"_distributed"},
     {"_rows", "_state", "architectures"},
@@ -21,16 +21,17 @@ FLOORS = (
     {"_files", "_fit", "_inference"},
     {"_parameters"},
     {"_transformer"},
-    {"_loading", "datasets", "distributed", "onnx", "plotting"},
+    {"_imputer", "_loading", "datasets", "distributed", "onnx", "plotting"},
     {"__init__"},
 )
 
 # Below the shell everything is plain torch, testable on tensors alone.
 MAY_IMPORT_SKLEARN = {
     "_fit.callbacks",
+    "_imputer",
     "_parameters",
-    "_rows.neighbours",
     "_rows.parts",
+    "_rows.projection",
     "_transformer",
     "_validation",
     "architectures",

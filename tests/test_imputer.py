@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from networks import small_estimator
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import skmvae
 from skmvae import MVAEImputer
 
 
@@ -49,13 +51,11 @@ def test_columns_are_filled_in_their_own_units(rows):
 
 def test_draws_differ_and_follow_from_the_seed(rows):
     X, _ = rows
-    imputer = small_imputer(sample_posterior=True, random_state=3).fit(X)
-    np.testing.assert_array_equal(imputer.transform(X), imputer.transform(X))
-    other = imputer.set_params(random_state=4).transform(X)
-    same = other == imputer.set_params(random_state=3).transform(X)
-    np.testing.assert_array_equal(same[:, :4], ~np.isnan(X)[:, :4])
-    several = imputer.set_params(random_state=np.random.RandomState(0))
-    assert (several.transform(X) != several.transform(X)).any()
+    imputer, twin = (small_imputer(sample_posterior=True, random_state=3).fit(X) for _ in range(2))
+    first, second = imputer.transform(X), imputer.transform(X)
+    np.testing.assert_array_equal((first == second)[:, :4], ~np.isnan(X)[:, :4])
+    np.testing.assert_array_equal(twin.transform(X), first)
+    np.testing.assert_array_equal(twin.transform(X), second)
 
 
 def test_it_learns_within_the_fold_and_its_mixture_can_be_searched_over(rows):
@@ -101,3 +101,40 @@ def test_bad_parameters_are_named_and_lose_nothing(change, message, rows):
         imputer.set_params(**change).fit(rows[0])
     assert vars(imputer).keys() == before.keys()
     assert imputer.mvae_ is before["mvae_"]
+
+
+def test_a_fit_that_fails_loses_nothing(rows):
+    X, _ = rows
+    imputer = small_imputer(random_state=0).fit(X)
+    expected = imputer.transform(X)
+    for bad, change in (
+        (np.full((5, 3), np.nan), {}),
+        (X[:, :3], {"mvae__k": 0}),
+        (X[:, :3], {"mvae__likelihood": "poisson"}),
+        (1e300 * X, {}),
+    ):
+        with pytest.raises(ValueError, match=r"no value|'k'|'likelihood'|too large"):
+            clone_of(imputer, change).fit(bad)
+    with pytest.raises(TypeError, match=r"X\.toarray\(\)"):
+        imputer.fit(sparse.csr_array(np.nan_to_num(X)))
+    np.testing.assert_array_equal(imputer.transform(X), expected)
+
+
+def clone_of(imputer, change):
+    """The same object with other parameters: its fitted state is what must not be lost."""
+    return imputer.set_params(**({"mvae__k": 2, "mvae__likelihood": "gaussian"} | change))
+
+
+def test_a_mixture_without_a_seed_has_that_of_the_imputer(rows):
+    mvae = small_estimator(random_state=None, max_iter=1)
+    first, second = (MVAEImputer(mvae, n_draws=2, random_state=0) for _ in range(2))
+    np.testing.assert_array_equal(first.fit_transform(rows[0]), second.fit_transform(rows[0]))
+
+
+def test_skops_loads_it(rows, tmp_path):
+    import skops.io
+
+    imputer = small_imputer(random_state=0).fit(rows[0])
+    skops.io.dump(imputer, tmp_path / "imputer.skops")
+    loaded = skops.io.load(tmp_path / "imputer.skops", trusted=skmvae.SKOPS_TRUSTED)
+    np.testing.assert_array_equal(loaded.transform(rows[0]), imputer.transform(rows[0]))

@@ -357,7 +357,8 @@ def test_points_of_rows_with_holes_minimise_their_criterion():
     ratios = np.array([0.1, 0.5, 2.0], np.float32)
     x = with_holes(rng.normal(size=(5, 7)).astype(np.float32), 0.4)
     x[4] = np.nan
-    found = projection.Projection(*map(torch.tensor, (directions, ratios))).points(torch.tensor(x))
+    tensors = map(torch.tensor, (directions, np.full(7, 2.0, np.float32), ratios))
+    found = projection.Projection(*tensors).points(torch.tensor(x + np.float32(2.0)))
     for row, point in zip(x, found.numpy(), strict=True):
         seen = ~np.isnan(row)
         # Ridge regression as least squares with three more rows.

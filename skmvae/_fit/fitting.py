@@ -21,7 +21,7 @@ from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
 from .._rows.scaled import ScaledRows
-from .._rows.statistics import column_means, mean_and_scale, observed_a_row
+from .._rows.statistics import column_means, has_values, mean_and_scale, observed_a_row
 from .._runtime import draw_seed, gradients, make_generator
 from .._state import (
     Epoch,
@@ -124,9 +124,9 @@ def fit(
     """
     check_not_forked()
     keep_freed_memory()
-    columns_a_row = observed_a_row(X, group)
-    settings = settings.for_rows_of(columns_a_row)
-    untrained = _untrained_state(X, settings, previous, columns_a_row, group)
+    n_columns = observed_a_row(X, group)  # X.shape[1] exactly, if X has no holes
+    settings = settings.for_rows_of(n_columns)
+    untrained = _untrained_state(X, settings, previous, n_columns, group)
     start = None if previous is None else TrainingState.of(previous.state, previous.training)
     if checkpoint is not None and (found := checkpoint.read(untrained)):
         # With random_state=None any seed will do, so the fit that was begun is this one.
@@ -134,7 +134,11 @@ def fit(
     start, seed = group.broadcast((start, draw_seed(seed)))
     split_seed, network_seed, training_seed = _seeds(seed, previous)
     rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
-    scaled = _scaled(X, untrained, settings, columns_a_row)
+    if n_columns < X.shape[1]:
+        # A row of which nothing was observed has nothing to teach, and is near to no other.
+        is_row = has_values(X)
+        rows = tuple(numbers[is_row[numbers]] for numbers in rows)
+    scaled = _scaled(X, untrained, settings, n_columns)
     observers = [*observers] if checkpoint is None else [*observers, checkpoint]
     neighbours, parts = None, None
     if start is None or not _is_over(_progress_of(start), settings):
@@ -260,27 +264,31 @@ class _Loop:
         return state.with_values(progress=values, seed=self._seed)
 
 
-def _units(
-    X, likelihood: str, previous: PreviousFit | None, group: Group
-) -> tuple[np.ndarray, float, np.ndarray]:
+def _units(X, likelihood: str, group: Group) -> tuple[np.ndarray, float, np.ndarray]:
     """What is subtracted from X, what that is divided by, and the columns' means in these units.
 
-    Units are those of a previous fit. NaN is the mean of a column without a value.
+    NaN is the mean of a column without a value. Rows that come later may have holes, if X has none.
     """
-    if previous is not None:
-        mean, scale, fill = previous.state.mean, previous.state.scale, previous.state.fill
-    elif LIKELIHOODS[likelihood].IS_SCALED:
-        means, scale = mean_and_scale(X, group)
-        mean, fill = np.nan_to_num(means), means - means
-    else:
-        mean, scale, fill = np.zeros(X.shape[1]), 1.0, np.full(X.shape[1], np.nan)
+    if not LIKELIHOODS[likelihood].IS_SCALED:
+        return np.zeros(X.shape[1]), 1.0, column_means(X, group)
+    mean, scale = mean_and_scale(X, group)
+    return np.nan_to_num(mean), scale, np.where(np.isnan(mean), np.nan, 0.0)
+
+
+def _later_units(X, previous: NetworkState, group: Group) -> tuple[np.ndarray, float, np.ndarray]:
+    """Those of a previous fit, and of columns that it saw no value of, those of X."""
+    mean, scale, fill = previous.mean, previous.scale, previous.fill
     if np.isnan(fill).any():
-        fill = np.where(np.isnan(fill), (column_means(X, group) - mean) / scale, fill)
+        means = column_means(X, group)
+        came = np.isnan(fill) & ~np.isnan(means)
+        if LIKELIHOODS[previous.likelihood].IS_SCALED:
+            mean = np.where(came, means, mean)
+        fill = np.where(came, (means - mean) / scale, fill)
     return mean, scale, fill
 
 
-def _scaled(X, state: NetworkState, settings: FitSettings, columns_a_row: float) -> ScaledRows:
-    is_complete = columns_a_row == X.shape[1]
+def _scaled(X, state: NetworkState, settings: FitSettings, n_columns: float) -> ScaledRows:
+    is_complete = n_columns == X.shape[1]
     return ScaledRows(
         X,
         state.mean,
@@ -292,15 +300,18 @@ def _scaled(X, state: NetworkState, settings: FitSettings, columns_a_row: float)
 
 
 def _untrained_state(
-    X, settings: FitSettings, previous: PreviousFit | None, columns_a_row: float, group: Group
+    X, settings: FitSettings, previous: PreviousFit | None, n_columns: float, group: Group
 ) -> NetworkState:
     """The shapes and the units of the network to train: those of a previous fit, or new."""
-    if columns_a_row == 0.0:
+    if n_columns == 0.0:
         raise ValueError(
             "X contains NaN alone, which means that no value was observed: there is nothing to "
             "learn from. Give at least one row with a value."
         )
-    mean, scale, fill = _units(X, settings.likelihood, previous, group)
+    if previous is None:
+        mean, scale, fill = _units(X, settings.likelihood, group)
+    else:
+        mean, scale, fill = _later_units(X, previous.state, group)
     k = settings.k
     state = NetworkState(
         architecture=settings.architecture,

@@ -30,8 +30,8 @@ class ScaledRows:
 
     Only the rows asked for are ever copied: ``X`` may be read-only, memory-mapped, strided, sparse
     (CSR) or larger than memory. With ``limits`` values are clipped to them. A value that was not
-    observed is NaN in X and in the rows; ``fill`` (F,), where there are such, has what stands in
-    for them in ``filled`` rows.
+    observed is NaN in X and in the rows; ``fill`` (F,), only where there are such, is what the
+    encoders see in their place.
     """
 
     def __init__(
@@ -75,10 +75,6 @@ class ScaledRows:
         # A GPU need not have its copy before the host goes on.
         return self.on_host(rows).to(self.device, non_blocking=True)
 
-    def filled(self, rows) -> Tensor:
-        """As ``[rows]``, with ``fill`` in place of NaN."""
-        return self[rows] if self.fill is None else fill_missing(self[rows], self.fill)[0]
-
     def on_device(self) -> Tensor:
         """All rows, (n, F), brought to the device block by block."""
         shape = (len(self), self.n_features)
@@ -92,7 +88,7 @@ class ScaledRows:
         with np.errstate(over="ignore", invalid="ignore"):
             centred = torch.from_numpy(np.subtract(dense(self._X[rows]), self._mean))
         batch = centred.div_(self._scale).to(self.tensor_dtype).contiguous()
-        if not is_finite(batch) and batch.isinf().any():
+        if not batch.sum().isfinite() and batch.isinf().any():
             raise ValueError(f"Input contains a value too large for dtype('{self.dtype}').")
         return batch if self._limits is None else batch.clamp_(*self._limits)
 
@@ -125,7 +121,7 @@ def map_blocks(
     check_not_forked()
     filled = torch.from_numpy(out)
     for block in row_blocks(len(rows), values_a_row, rows.device.type):
-        result = function(rows[block]).cpu()  # all that the host waits for on a GPU
+        result = function(rows[block]).cpu()
         if not is_finite(result):
             raise ValueError(
                 f"rows {block.start} to {block.stop - 1} gave non-finite results: their values "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import sparse
 
 from .._distributed.group import ALONE, Group
 from .scaled import dense_blocks
@@ -26,10 +25,23 @@ def value_range(X) -> tuple[float, float]:
 
 def observed_a_row(X, group: Group = ALONE) -> float:
     """The mean number of values that were observed in a row of any rank; F to the bit if all."""
-    blocks = [X.data] if sparse.issparse(X) else dense_blocks(X)
+    n_missing = sum(int(np.isnan(block).sum()) for block in dense_blocks(X) if _has_nan(block))
+    return float(group.mean(X.shape[1] - n_missing / X.shape[0], X.shape[0]))
+
+
+def has_values(X) -> np.ndarray:
+    """Which rows have a value that was observed, (n,) bool."""
+    found = [
+        ~np.isnan(block).all(axis=1) if _has_nan(block) else np.ones(len(block), dtype=bool)
+        for block in dense_blocks(X)
+    ]
+    return np.concatenate(found)
+
+
+def _has_nan(block: np.ndarray) -> bool:
+    """Whether it may have: a sum takes a pass less than to look at each value."""
     with np.errstate(over="ignore", invalid="ignore"):
-        n_missing = sum(np.isnan(b).sum() for b in blocks if np.isnan(b.sum()))
-    return group.mean(X.shape[1] - n_missing / X.shape[0], X.shape[0])
+        return bool(np.isnan(block.sum()))
 
 
 def column_means(X, group: Group = ALONE) -> np.ndarray:
