@@ -75,9 +75,11 @@ def kernels():
 
 
 def other_steps():
-    """Milliseconds a step by objective ("melbo" is the default), and with convolutions."""
+    """Milliseconds a step by objective ("melbo" is the default), with holes, with convolutions."""
     rows, images = _random_images(12_800), _random_images(2_560, 3 * 32 * 32)
+    is_missing = np.random.default_rng(1).random(rows.shape) < 0.5
     cases = {name: (rows, {"objective": name}) for name in ("melbo", "mixture", "averaged")}
+    cases["half missing"] = np.where(is_missing, np.float32(np.nan), rows), {}
     cases["Conv"] = images, {"architecture": Conv((3, 32, 32))}
     for case, (X, params) in cases.items():
         for name in precision.PRECISIONS:

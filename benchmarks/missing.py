@@ -30,6 +30,7 @@ from sklearn.datasets import (
     make_classification,
     make_friedman1,
 )
+from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -280,6 +281,10 @@ def mnist(n_seeds):
     data = fetch_mnist()
     for pattern in (half_at_random, lower_half):
         for seed in range(n_seeds):
+            measured(
+                f"mnist, {pattern.__name__}, PCA of means, seed {seed}",
+                lambda pattern=pattern, seed=seed: simple_of_mnist(data, pattern, seed),
+            )
             for weight in (1 / 16, 0.0) if seed == 0 else (1 / 16,):
                 measured(
                     f"mnist, {pattern.__name__}, neighbor_weight {weight:g}, seed {seed}",
@@ -289,12 +294,25 @@ def mnist(n_seeds):
                 )
 
 
-def of_mnist(data, pattern, seed, **params):
+def with_holes(data, pattern, seed):
+    """Training rows, test rows, and where the latter are missing."""
     rng = np.random.default_rng(seed)
     X, X_test = data.X_train.astype(np.float32), data.X_test.astype(np.float32)
     holes = np.where(pattern(len(X), rng), np.nan, X)
     missing = pattern(len(X_test), rng)
-    test_holes = np.where(missing, np.nan, X_test)
+    return holes, np.where(missing, np.nan, X_test), missing
+
+
+def simple_of_mnist(data, pattern, seed):
+    holes, test_holes, _ = with_holes(data, pattern, seed)
+    codes = make_pipeline(SimpleImputer(), PCA(80, random_state=seed))
+    return accuracies(
+        codes.fit_transform(holes), data.y_train, codes.transform(test_holes), data.y_test, seed
+    )
+
+
+def of_mnist(data, pattern, seed, **params):
+    holes, test_holes, missing = with_holes(data, pattern, seed)
     mvae = MVAETransformer(
         likelihood="bernoulli",
         architecture=MLP((500, 500)),
@@ -308,7 +326,7 @@ def of_mnist(data, pattern, seed, **params):
     filled = []
     some = slice(0, 2000)  # of the test rows
     filling = cpu_seconds(lambda: filled.append(mvae.impute(test_holes[some])))
-    squares = np.square(filled[0] - X_test[some])[missing[some]]
+    squares = np.square(filled[0] - data.X_test[some])[missing[some]]
     return {
         **accuracies(codes, data.y_train, test_codes, data.y_test, seed),
         "mean square": float(squares.mean()),

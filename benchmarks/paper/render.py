@@ -395,10 +395,7 @@ def seconds_of_filling():
     rows = [
         [
             name,
-            *(
-                f"{np.median(figures.values(f'{name}, 30 %, {n}', 'seconds') or np.nan):.1f}"
-                for n in names
-            ),
+            *(f"{np.median(figures.values(f'{name}, 30 %, {n}', 'seconds')):.1f}" for n in names),
         ]
         for name in missing.TABLES
     ]
@@ -439,8 +436,11 @@ def mnist_with_holes():
         for weight in ("0.0625", "0"):
             cells = figures.row(f"mnist, {pattern}, neighbor_weight {weight}", columns)
             if any(cells):
-                rows.append([f"{name}, {'1/16' if weight != '0' else '0'}", *cells])
-    header = ["missing, neighbor_weight", *ACCURACY_HEADER, "mean square of a missing pixel"]
+                weight = "1/16" if weight != "0" else "0"
+                rows.append([f"{name}: M-VAE, neighbor_weight = {weight}", *cells])
+        cells = figures.row(f"mnist, {pattern}, PCA of means", columns)
+        rows.append([f"{name}: PCA, 80, of mean-filled pixels", *cells])
+    header = ["missing", *ACCURACY_HEADER, "mean square of a missing pixel"]
     return [*header, "fit, CPU s"], rows
 
 
