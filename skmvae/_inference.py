@@ -193,7 +193,7 @@ class Inference:
     def log_likelihood_bound(self, X, n_draws: int) -> np.ndarray:
         """Importance-weighted lower bound of log p(x), in the units of X: (n, F) -> (n,).
 
-        x being what was observed of a row.
+        The x of a row are the values that were observed of it.
         """
         n_features, log_scale = self.state.n_features, math.log(self.state.scale)
 
@@ -217,10 +217,7 @@ class Inference:
         eps = self._eps(n_draws, generator, rows)
         if seed is None:
             return self._rows(partial(_expected, eps), rows, n_outputs=eps[0].shape[1])
-        shape = (len(rows), len(eps), 2)
-        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
-        drawn = partial(_drawn, eps, iter(uniforms.to(self._device)))
-        means = self._rows(drawn, rows, n_outputs=eps[0].shape[1])
+        means = self._rows(partial(_drawn, eps, generator), rows, n_outputs=eps[0].shape[1])
         return self._with_noise(means, np.random.default_rng(seed))
 
     def _eps(
@@ -300,16 +297,20 @@ def _expected(eps: Iterable[Tensor], loaded: _Loaded, x: Tensor) -> Tensor:
     return mean
 
 
-def _drawn(eps: Iterable[Tensor], uniforms: Iterator[Tensor], loaded: _Loaded, x: Tensor) -> Tensor:
+def _drawn(
+    eps: tuple[Tensor, ...], generator: torch.Generator, loaded: _Loaded, x: Tensor
+) -> Tensor:
     """The decoder's mean for one of the draws, chosen by its weight: (B, F) -> (B, F).
 
-    Each row takes two of the next ``uniforms`` for as many draws as are made at a time: one chooses
-    among them, the other between their choice and the one before.
+    Of two uniform numbers for as many draws as are made at a time, one chooses among them, and the
+    other between this choice and the one before. The generator gives them row by row, so it does
+    not matter how many rows there are at a time.
     """
     chosen, log_sum = torch.zeros_like(x), x.new_full((len(x),), -math.inf)
     numbers = torch.arange(len(x), device=x.device)
-    of_rows = torch.stack([next(uniforms) for _ in numbers]).to(x.dtype)  # (B, parts, 2)
-    for draws, uniform in zip(loaded.draws(x, eps), of_rows.unbind(1), strict=True):
+    shape = (len(x), len(eps), 2)
+    uniforms = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+    for draws, uniform in zip(loaded.draws(x, eps), uniforms.unbind(1), strict=True):
         shares = draws.log_weights.flatten(0, 1).softmax(0).cumsum(0)  # (K L, B)
         winner = (shares < uniform[:, 0] * shares[-1]).sum(0)
         means = loaded.network.likelihood.mean(draws.output.flatten(0, 1)[winner, numbers])
