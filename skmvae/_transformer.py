@@ -92,8 +92,10 @@ class MVAETransformer(
     codes of different components towards independence. ``transform`` gives the posterior means of
     all components side by side, as features for a simple classifier.
 
-    Every method raises ValueError, naming the cause, if an argument is not valid: X has to be a
-    finite table of numbers with the columns seen in ``fit``. A call that fails changes nothing.
+    NaN in X is a value that was not observed, in ``fit`` and in every other method; :meth:`impute`
+    fills it. Every method raises ValueError, naming the cause, if an argument is not valid: X has
+    to be a table of numbers, finite but for NaN, with the columns seen in ``fit``. A call that
+    fails changes nothing.
 
     Parameters
     ----------
@@ -183,7 +185,8 @@ class MVAETransformer(
         Mean mixing weight of each component over the training rows, which is its share in the
         density but under "averaged"; after ``partial_fit`` a moving mean over the chunks.
     mean_ : ndarray of shape (n_features,)
-        Column means of X; zeros for the Bernoulli likelihood.
+        Means of what was observed in each column of X, 0 where nothing was; zeros for the
+        Bernoulli likelihood.
     scale_ : float
         Root mean square of ``X - mean_``, the unit of computation; 1 for the Bernoulli likelihood.
     noise_variance_ : float or None
@@ -313,7 +316,7 @@ class MVAETransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data. Never modified; a float32 or float64 array is not copied either, and a
+            Training data; NaN where a value is missing. Never modified; a float32 or float64 array is not copied either, and a
             sparse matrix is made dense a few rows at a time.
         y : None
             Ignored.
@@ -781,6 +784,10 @@ class MVAETransformer(
         valid bound whatever ``objective`` trained the model and has no term of ``beta`` or
         ``kl_weight``. With the Bernoulli likelihood it is a log probability for binary X; for
         values between 0 and 1 it only compares models of that likelihood with each other.
+
+        With missing values it bounds log p of what was observed of a row. The more that is, the
+        lower is a density of many columns: compare rows with the same holes, or models on the same
+        rows.
 
         Parameters
         ----------

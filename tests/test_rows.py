@@ -13,7 +13,7 @@ from scipy import sparse
 from skmvae._distributed.group import ALONE
 from skmvae._rows import scaled as rows_module
 from skmvae._rows.fingerprints import fingerprint, fingerprint_of_shards
-from skmvae._rows.scaled import ScaledRows, map_blocks, row_blocks
+from skmvae._rows.scaled import ScaledRows, fill_missing, map_blocks, row_blocks
 from skmvae._rows.statistics import is_constant, mean_and_scale, observed_a_row, value_range
 
 CPU = torch.device("cpu")
@@ -116,7 +116,9 @@ def test_rows_have_nan_for_holes_and_their_fill_where_it_is_asked_for():
     X = np.array([[1.0, np.nan], [np.nan, 4.0], [5.0, 6.0]])
     rows = ScaledRows(X, [1.0, 2.0], 2.0, CPU, limits=(0.0, 1.5), fill=np.array([7.0, 8.0]))
     np.testing.assert_array_equal(rows[:], [[0.0, np.nan], [np.nan, 1.0], [1.5, 1.5]])
-    np.testing.assert_array_equal(rows.filled([1, 0]), [[7.0, 1.0], [0.0, 8.0]])
+    filled, missing = fill_missing(rows[[1, 0]], rows.fill)
+    np.testing.assert_array_equal(filled, [[7.0, 1.0], [0.0, 8.0]])
+    np.testing.assert_array_equal(missing, [[True, False], [False, True]])
     X[0, 0] = 1e39
     with pytest.raises(ValueError, match="too large for dtype\\('float32'\\)"):
         rows[:]

@@ -35,7 +35,7 @@ class BernoulliOfReals(MVAETransformer):
 
 def _squash(X):
     values = np.asarray(X)
-    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+    if values.dtype.kind not in "fiub" or np.isinf(values).any():
         return X
     return expit(X if hasattr(X, "columns") else np.asarray(X))
 

@@ -99,6 +99,19 @@ def test_components_start_from_the_parts_of_the_rows_of_rank_0(tmp_path):
     assert mvae.weights_[mvae.predict(zeros)[0]] > 1.5 / 10
 
 
+def test_units_are_those_of_what_all_ranks_observed(tmp_path):
+    holes = np.where(np.random.default_rng(0).random(X.shape) < 0.4, np.nan, X)
+    holes[:120, 5] = np.nan  # a column of which the first rank has no value
+    holes[150:160] = np.nan
+    mvae = the_model(tmp_path, small(neighbor_weight=0.1), holes, [120, 180])
+    np.testing.assert_allclose(mvae.mean_, np.nanmean(holes, axis=0), rtol=1e-12, atol=1e-12)
+    squares = np.square(holes - mvae.mean_)
+    assert mvae.scale_ == pytest.approx(np.sqrt(np.nanmean(squares)), rel=1e-12)
+    assert not np.isnan(mvae.impute(holes)).any()
+    alone = small(neighbor_weight=0.1).fit(holes)
+    assert mvae.history_["loss"][-1] == pytest.approx(alone.history_["loss"][-1], rel=0.05)
+
+
 def test_a_warm_start_goes_on(tmp_path):
     mvae = small().fit(X).set_params(warm_start=True)
     found = the_model(tmp_path, mvae, X, [120, 180])
@@ -171,13 +184,13 @@ def refused(say, rank, cases):
     return "fitted", False
 
 
-WITH_NAN = np.where(np.arange(300)[:, None] == 299, np.nan, X)
+WITH_INFINITY = np.where(np.arange(300)[:, None] == 299, np.inf, X)
 # What each rank has, and how the error reads on rank 0 and, where it differs, on rank 1.
 BAD = {
-    "NaN on rank 1": (
-        [({}, WITH_NAN, HALVES)] * 2,
-        r"RuntimeError: rank 1 failed with ValueError: Input X contains NaN",
-        r"ValueError: Input X contains NaN",
+    "infinity on rank 1": (
+        [({}, WITH_INFINITY, HALVES)] * 2,
+        r"RuntimeError: rank 1 failed with ValueError: Input X contains infinity",
+        r"ValueError: Input X contains infinity",
     ),
     "no rows": (
         [({}, X, [300, 0])] * 2,
