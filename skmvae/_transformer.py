@@ -316,8 +316,8 @@ class MVAETransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data; NaN where a value is missing. Never modified; a float32 or float64 array is not copied either, and a
-            sparse matrix is made dense a few rows at a time.
+            Training data; NaN where a value is missing. Never modified; a float32 or float64 array
+            is not copied either, and a sparse matrix is made dense a few rows at a time.
         y : None
             Ignored.
 
