@@ -93,6 +93,13 @@ def test_units_are_those_of_what_was_observed():
     assert mvae.scale_ == pytest.approx(np.sqrt(np.nanmean((X - mvae.mean_) ** 2)), rel=1e-12)
 
 
+def test_one_hole_in_the_last_row_is_seen():
+    X = np.nan_to_num(table(n=1500))
+    X[-1, 2] = np.nan
+    mvae = small_estimator(max_iter=1).fit(X)
+    assert np.isfinite(mvae.impute(X)).all()
+
+
 def test_noise_variance_counts_observed_values_alone():
     """Where three values in four are missing, counting them would make it a quarter."""
     rng = np.random.default_rng(0)
