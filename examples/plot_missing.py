@@ -47,8 +47,8 @@ for name, imputer in imputers.items():
 # in place of the mean: several of them show how sure the filling is. True values should be within
 # the draws' spread as often as it says.
 
-mvae = MVAETransformer(latent_dim=10, objective="elbo", max_iter=100, random_state=0).fit(holes)
-draws = np.stack([mvae.impute(holes, random_state=seed).to_numpy() for seed in range(20)])
+mvae = MVAETransformer(latent_dim=10, objective="elbo", max_iter=60, random_state=0).fit(holes)
+draws = np.stack([mvae.impute(holes, 20, random_state=seed).to_numpy() for seed in range(20)])
 low, high = np.quantile(draws, [0.1, 0.9], axis=0)
 truth = X.to_numpy()
 inside = ((low <= truth) & (truth <= high))[missing].mean()
@@ -74,7 +74,6 @@ steps = {
     "codes of the holes": MVAETransformer(objective="elbo", random_state=0),
     "filled, mean": SimpleImputer(),
     "filled, IterativeImputer": imputers["IterativeImputer"],
-    "filled, MVAEImputer": MVAEImputer(mvae, random_state=0),
 }
 for name, step in steps.items():
     pipe = make_pipeline(step, StandardScaler(), LogisticRegression(C=0.1))
