@@ -19,8 +19,7 @@ X_train, X_test = X[:1500].copy(), X[1500:]
 
 # %%
 # Every second training row has lost its lower half too, so that the encoders learn what a half
-# leaves open. A long fit would know the training rows by heart, and be too sure of others: with 60
-# epochs the draws vary less, and their mean is no nearer to the truth.
+# leaves open. The fit is short, so that it does not know the training rows by heart.
 
 X_train[::2, 32:] = np.nan
 mvae = MVAETransformer(k=4, latent_dim=10, objective="elbo", max_iter=20, random_state=0)

@@ -74,7 +74,7 @@ class MVAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.impute.IterativeImputer : Regresses each column on the others; faster on few columns.
+    sklearn.impute.IterativeImputer : Regresses each column on the others; faster.
 
     Examples
     --------

@@ -60,9 +60,10 @@ def _pandas_with_filled(X, missing: np.ndarray, filled: np.ndarray, columns: np.
 
 def _polars_with_filled(X, filled: np.ndarray, columns: np.ndarray):
     series = []
-    for name in (X.columns[i] for i in columns):
-        values = type(X[name])(name, filled[:, X.columns.index(name)])
-        series.append(values.cast(X[name].dtype) if X[name].dtype.is_float() else values)
+    for i in columns:
+        column = X.to_series(int(i))
+        values = type(column)(column.name, filled[:, i])
+        series.append(values.cast(column.dtype) if column.dtype.is_float() else values)
     return X.with_columns(series)
 
 

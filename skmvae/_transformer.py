@@ -367,7 +367,8 @@ class MVAETransformer(
                 group=group,
             )
             fitted, interruption = uninterrupted(lambda: attributes(result.trained))
-            fitted |= _weighted(fitted, group.mean(fitted["weights_"], rows.shape[0]))
+            n_usable = int(has_values(rows).sum())
+            fitted |= _weighted(fitted, group.mean(fitted["weights_"], n_usable))
         return self._become(fitted, result.interruption or interruption)
 
     @available_if(_trains_on_all_rows)
@@ -785,9 +786,8 @@ class MVAETransformer(
         ``kl_weight``. With the Bernoulli likelihood it is a log probability for binary X; for
         values between 0 and 1 it only compares models of that likelihood with each other.
 
-        With missing values it bounds log p of what was observed of a row. The more that is, the
-        lower is a density of many columns: compare rows with the same holes, or models on the same
-        rows.
+        With missing values it bounds log p of what was observed of a row. Each value more changes
+        it, so compare rows with the same holes, or models on the same rows.
 
         Parameters
         ----------

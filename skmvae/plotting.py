@@ -12,13 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from ._rows.scaled import dense
+from ._rows.statistics import value_range
 from ._transformer import MVAETransformer, RandomState
-from ._validation import are_sizes, at_least, check_value
+from ._validation import are_sizes, at_least, check_rows, check_value
 
 try:
     from matplotlib import pyplot as plt
@@ -305,7 +306,7 @@ class ReconstructionDisplay(_Display):
         """
         mixture, weights = estimator.reconstruct(X), estimator.mixing_weights(X)
         components = [estimator.reconstruct(X, component=i) for i in range(weights.shape[1])]
-        original = np.asarray(X.toarray() if issparse(X) else X, dtype=float)  # type: ignore[union-attr]
+        original = dense(check_rows(estimator, X, reset=False)).astype(float)
         return cls(original, mixture, np.stack(components), weights, image_shape).plot(ax=ax)
 
     def _draw(self, ax: Any) -> None:
@@ -317,7 +318,7 @@ class ReconstructionDisplay(_Display):
         for i, (images, weight) in enumerate(zip(self.components, self.weights.T, strict=True)):
             rows[f"component {i}\nweight {weight.mean():.2f}"] = images
         self.axes_ = self._panels((len(rows), len(self.original)), ax, (0.9, 0.9))
-        limits = self.original.min(), self.original.max()
+        limits = value_range(self.original)  # of what was observed
         for line, (name, images) in zip(self.axes_, rows.items(), strict=True):
             for ax, image in zip(line, images, strict=True):
                 _show(ax, image, self.image_shape, limits)
@@ -487,7 +488,7 @@ class SampleDisplay(_Display):
         n_columns = min(10, len(self.samples))
         shape = (-(-len(self.samples) // n_columns), n_columns)
         self.axes_ = self._panels(shape, ax, (0.9, 0.9))
-        limits = self.samples.min(), self.samples.max()
+        limits = value_range(self.samples)
         for panel in self.axes_.flat[len(self.samples) :]:
             panel.axis("off")
         for panel, image in zip(self.axes_.flat, self.samples, strict=False):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from networks import fit_settings, objective
 
-from skmvae._fit.fitting import PreviousFit, _split, fit
+from skmvae._fit.fitting import PreviousFit, fit
+from skmvae._fit.rows import split
 from skmvae._fit.schedules import SCHEDULES, trapezoid
 from skmvae._fit.step import DivergenceError
 
@@ -118,7 +119,7 @@ def test_held_out_rows_are_not_trained_on():
     X = abs(np.tanh(rows(40)))
     settings = {"validation_fraction": 0.25, "likelihood": "bernoulli", "max_iter": 1}
     result = run(X, **settings)
-    _, held_out = _split(40, 0.25, result.trained.split_seed)
+    _, held_out = split(np.arange(40), 0.25, result.trained.split_seed)
     changed = X.copy()
     changed[held_out] = 1.0 - changed[held_out]
     assert np.array_equal(parameters(run(changed, **settings)), parameters(result))

@@ -459,6 +459,9 @@ def test_displays_draw_rows_with_holes():
     X = table(n_features=4)
     mvae = small_estimator(max_iter=1).fit(X)
     plotting.LatentSpaceDisplay.from_estimator(mvae, X)
-    for shape in ((2, 2), None):
-        display = plotting.ReconstructionDisplay.from_estimator(mvae, X[:3], image_shape=shape)
-        assert np.isnan(display.original).any()
+    for rows in (X[:3], np.ma.masked_invalid(X[:3]), pd.DataFrame(X[:3]).astype("Float64")):
+        display = plotting.ReconstructionDisplay.from_estimator(mvae, rows, image_shape=(2, 2))
+        np.testing.assert_array_equal(display.original, X[:3])
+        for image in (ax.images[0] for ax in display.axes_.flat):
+            assert image.get_clim() == (np.nanmin(X[:3]), np.nanmax(X[:3]))
+    plotting.ReconstructionDisplay.from_estimator(mvae, X[:3])

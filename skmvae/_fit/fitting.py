@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor
 
 from .._distributed.group import ALONE, Group
-from .._model.distributions import LIKELIHOODS
 from .._model.network import MixtureVAE
 from .._model.objective import OF_PARTS, Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
 from .._rows.scaled import ScaledRows
-from .._rows.statistics import column_means, has_values, mean_and_scale, observed_a_row
+from .._rows.statistics import observed_a_row
 from .._runtime import draw_seed, gradients, make_generator
 from .._state import (
     Epoch,
@@ -34,6 +32,7 @@ from .._state import (
     to_tensors,
 )
 from .observers import Observer
+from .rows import later_units, scaled_rows, split, units, usable_rows
 from .schedules import Schedule
 from .step import DivergenceError, Trainer, TrainingSettings
 
@@ -124,21 +123,19 @@ def fit(
     """
     check_not_forked()
     keep_freed_memory()
-    n_columns = observed_a_row(X, group)  # X.shape[1] exactly, if X has no holes
+    n_columns = observed_a_row(X, group)
+    has_holes = n_columns < X.shape[1]
+    usable = group.agree(lambda: usable_rows(X, has_holes))
     settings = settings.for_rows_of(n_columns)
-    untrained = _untrained_state(X, settings, previous, n_columns, group)
+    untrained = _untrained_state(X, settings, previous, group)
     start = None if previous is None else TrainingState.of(previous.state, previous.training)
     if checkpoint is not None and (found := checkpoint.read(untrained)):
         # With random_state=None any seed will do, so the fit that was begun is this one.
         start, seed = found, found.values["seed"]
     start, seed = group.broadcast((start, draw_seed(seed)))
     split_seed, network_seed, training_seed = _seeds(seed, previous)
-    rows = group.agree(lambda: _split(X.shape[0], settings.validation_fraction, split_seed))
-    if n_columns < X.shape[1]:
-        # A row of which nothing was observed has nothing to teach, and is near to no other.
-        is_row = has_values(X)
-        rows = tuple(numbers[is_row[numbers]] for numbers in rows)
-    scaled = _scaled(X, untrained, settings, n_columns)
+    rows = group.agree(lambda: split(usable, settings.validation_fraction, split_seed))
+    scaled = scaled_rows(X, untrained, settings.device, has_holes)
     observers = [*observers] if checkpoint is None else [*observers, checkpoint]
     neighbours, parts = None, None
     if start is None or not _is_over(_progress_of(start), settings):
@@ -264,54 +261,14 @@ class _Loop:
         return state.with_values(progress=values, seed=self._seed)
 
 
-def _units(X, likelihood: str, group: Group) -> tuple[np.ndarray, float, np.ndarray]:
-    """What is subtracted from X, what that is divided by, and the columns' means in these units.
-
-    NaN is the mean of a column without a value. Rows that come later may have holes, if X has none.
-    """
-    if not LIKELIHOODS[likelihood].IS_SCALED:
-        return np.zeros(X.shape[1]), 1.0, column_means(X, group)
-    mean, scale = mean_and_scale(X, group)
-    return np.nan_to_num(mean), scale, np.where(np.isnan(mean), np.nan, 0.0)
-
-
-def _later_units(X, previous: NetworkState, group: Group) -> tuple[np.ndarray, float, np.ndarray]:
-    """Those of a previous fit, and of columns that it saw no value of, those of X."""
-    mean, scale, fill = previous.mean, previous.scale, previous.fill
-    if np.isnan(fill).any():
-        means = column_means(X, group)
-        came = np.isnan(fill) & ~np.isnan(means)
-        if LIKELIHOODS[previous.likelihood].IS_SCALED:
-            mean = np.where(came, means, mean)
-        fill = np.where(came, (means - mean) / scale, fill)
-    return mean, scale, fill
-
-
-def _scaled(X, state: NetworkState, settings: FitSettings, n_columns: float) -> ScaledRows:
-    is_complete = n_columns == X.shape[1]
-    return ScaledRows(
-        X,
-        state.mean,
-        state.scale,
-        settings.device,
-        limits=LIKELIHOODS[settings.likelihood].SUPPORT,
-        fill=None if is_complete else np.nan_to_num(state.fill),
-    )
-
-
 def _untrained_state(
-    X, settings: FitSettings, previous: PreviousFit | None, n_columns: float, group: Group
+    X, settings: FitSettings, previous: PreviousFit | None, group: Group
 ) -> NetworkState:
     """The shapes and the units of the network to train: those of a previous fit, or new."""
-    if n_columns == 0.0:
-        raise ValueError(
-            "X contains NaN alone, which means that no value was observed: there is nothing to "
-            "learn from. Give at least one row with a value."
-        )
     if previous is None:
-        mean, scale, fill = _units(X, settings.likelihood, group)
+        mean, scale, fill = units(X, settings.likelihood, group)
     else:
-        mean, scale, fill = _later_units(X, previous.state, group)
+        mean, scale, fill = later_units(X, previous.state, group)
     k = settings.k
     state = NetworkState(
         architecture=settings.architecture,
@@ -341,22 +298,6 @@ def _seeds(seed: int, previous: PreviousFit | None) -> tuple[int, int, int]:
     seeds = np.random.SeedSequence(seed).generate_state(3 + n_epochs)
     split_seed, network_seed, training_seed = (int(seeds[i]) for i in (0, 1, -1))
     return split_seed if previous is None else previous.split_seed, network_seed, training_seed
-
-
-def _split(n_rows: int, validation_fraction: float | None, seed: int):
-    """Indices of the rows to train on and of those to hold out."""
-    rows = np.arange(n_rows)
-    if validation_fraction is None:
-        return rows, rows[:0]
-    n_held_out = math.ceil(validation_fraction * n_rows)
-    if n_held_out == n_rows:
-        raise ValueError(
-            f"early_stopping=True needs rows to train on beside those it holds out, but "
-            f"n_samples={n_rows} and validation_fraction={validation_fraction}. Give more rows, "
-            "lower validation_fraction or set early_stopping=False."
-        )
-    rows = np.random.default_rng(seed).permutation(n_rows)
-    return np.sort(rows[n_held_out:]), np.sort(rows[:n_held_out])
 
 
 def _training_settings(settings: FitSettings, n_training: int) -> TrainingSettings:

@@ -102,12 +102,15 @@ def test_components_start_from_the_parts_of_the_rows_of_rank_0(tmp_path):
 def test_units_are_those_of_what_all_ranks_observed(tmp_path):
     holes = np.where(np.random.default_rng(0).random(X.shape) < 0.4, np.nan, X)
     holes[:120, 5] = np.nan  # a column of which the first rank has no value
-    holes[150:160] = np.nan
+    holes[130:200] = np.nan  # rows of which the second rank has no value
     mvae = the_model(tmp_path, small(neighbor_weight=0.1), holes, [120, 180])
     np.testing.assert_allclose(mvae.mean_, np.nanmean(holes, axis=0), rtol=1e-12, atol=1e-12)
     squares = np.square(holes - mvae.mean_)
     assert mvae.scale_ == pytest.approx(np.sqrt(np.nanmean(squares)), rel=1e-12)
     assert not np.isnan(mvae.impute(holes)).any()
+    has_value = ~np.isnan(holes).all(axis=1)
+    weights = mvae.mixing_weights(holes)[has_value].mean(axis=0)
+    np.testing.assert_allclose(mvae.weights_, weights, rtol=1e-6)
     alone = small(neighbor_weight=0.1).fit(holes)
     assert mvae.history_["loss"][-1] == pytest.approx(alone.history_["loss"][-1], rel=0.05)
 
@@ -191,6 +194,11 @@ BAD = {
         [({}, WITH_INFINITY, HALVES)] * 2,
         r"RuntimeError: rank 1 failed with ValueError: Input X contains infinity",
         r"ValueError: Input X contains infinity",
+    ),
+    "no value on rank 1": (
+        [({}, np.where(np.arange(300)[:, None] < 150, X, np.nan), HALVES)] * 2,
+        r"RuntimeError: rank 1 failed with ValueError: X contains NaN alone",
+        r"ValueError: X contains NaN alone",
     ),
     "no rows": (
         [({}, X, [300, 0])] * 2,
