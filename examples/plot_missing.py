@@ -71,7 +71,7 @@ plt.show()
 # mixture are fitted within each fold.
 
 steps = {
-    "codes of the holes": MVAETransformer(objective="elbo", random_state=0),
+    "codes of the holes": MVAETransformer(objective="elbo", max_iter=30, random_state=0),
     "filled, mean": SimpleImputer(),
     "filled, IterativeImputer": imputers["IterativeImputer"],
 }
