@@ -45,7 +45,7 @@ RULES: dict[str, Rule] = {
     "n_neighbors": at_least(1),
     "max_iter": at_least(1),
     "batch_size": optional(at_least(1)),
-    "learning_rate": in_interval(0.0, math.inf, closed="neither"),
+    "learning_rate": optional(in_interval(0.0, math.inf, closed="neither")),
     "learning_rate_schedule": one_of(SCHEDULES),
     "early_stopping": FLAG,
     "validation_fraction": in_interval(0.0, 1.0, closed="neither"),
@@ -78,8 +78,9 @@ def settings_of(estimator: Any, **changes: Any) -> FitSettings:
     """The parameters in plain values, since those of NumPy would reach the history."""
     prior = estimator.weight_concentration_prior
     device = resolve_device(estimator.device)
+    architecture = MLP() if estimator.architecture is None else clone(estimator.architecture)
     settings: dict[str, Any] = {
-        "architecture": MLP() if estimator.architecture is None else clone(estimator.architecture),
+        "architecture": architecture,
         "latent_dim": int(estimator.latent_dim),
         "k": int(estimator.k),
         "likelihood": estimator.likelihood,
@@ -94,7 +95,7 @@ def settings_of(estimator: Any, **changes: Any) -> FitSettings:
         "precision": resolve_precision(estimator.precision, device),
         "max_iter": int(estimator.max_iter),
         "batch_size": None if estimator.batch_size is None else int(estimator.batch_size),
-        "learning_rate": float(estimator.learning_rate),
+        "learning_rate": _learning_rate(estimator, architecture),
         "schedule": SCHEDULES[estimator.learning_rate_schedule],
         "n_neighbors": int(estimator.n_neighbors),
         "validation_fraction": estimator.validation_fraction if estimator.early_stopping else None,
@@ -102,6 +103,15 @@ def settings_of(estimator: Any, **changes: Any) -> FitSettings:
         "tol": float(estimator.tol),
     }
     return FitSettings(**(settings | changes))
+
+
+def _learning_rate(estimator: Any, architecture: Any) -> float:
+    """The highest rate: the parameter, or what the architecture asks for."""
+    if estimator.learning_rate is not None:
+        return float(estimator.learning_rate)
+    highest = float(getattr(architecture, "LEARNING_RATE", MLP.LEARNING_RATE))
+    # A third where the rate never falls, as in ``partial_fit``.
+    return highest / 3.0 if estimator.learning_rate_schedule == "constant" else highest
 
 
 def checkpoint_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from ._process import warn
 # torch's names of what multiplies bfloat16 faster than float32: measured on Intel's AMX and AMD's
 # AVX-512, on Arm by its documentation alone.
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
+
+_TORCH_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -94,7 +96,7 @@ def matrix_products(precision: str, device: torch.device) -> torch.autocast:
 
 def torch_dtype(dtype: DTypeLike) -> torch.dtype:
     """float32 or float64, as torch has it."""
-    return {"float32": torch.float32, "float64": torch.float64}[np.dtype(dtype).name]
+    return _TORCH_DTYPES[np.dtype(dtype)]
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
@@ -117,20 +119,20 @@ def draw_seed(random_state) -> int:
 @contextmanager
 def gradients() -> Iterator[None]:
     """Training works the same inside a caller's no_grad, inference_mode or autocast."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
+    with torch.inference_mode(False), torch.enable_grad(), _no_autocast():
         yield
 
 
 @contextmanager
 def no_gradients() -> Iterator[None]:
-    with (
-        torch.inference_mode(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
+    with torch.inference_mode(), _no_autocast():
         yield
+
+
+def _no_autocast() -> ExitStack:
+    """Context outside of a caller's autocast. torch's own takes as long as a layer of one row."""
+    stack = ExitStack()
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack

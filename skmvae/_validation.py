@@ -171,6 +171,8 @@ def _without_loss(X: Any, name: str) -> Any:
     if isinstance(X, np.ma.MaskedArray):
         X = X if X.dtype.kind in "fO" else X.astype(np.float64)
         return _without_loss(X.filled(np.nan), name)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
+        return X
     if isinstance(X, torch.Tensor):
         if X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16:
             raise TypeError(

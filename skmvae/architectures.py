@@ -10,7 +10,8 @@ returning two :class:`torch.nn.Module`: an encoder whose ``forward(x, generator=
 ``forward(z, generator=None)`` maps ``(k, n_rows, latent_dim)`` to ``(k, n_rows, n_features)``.
 ``generator`` is the source of any random draws while training and None at inference. Every module
 that owns parameters or buffers needs ``reset_parameters(generator)``; both are float32, and buffers
-are persistent. :class:`ComponentLinear` is a building block that keeps to these rules; it holds k
+are persistent. An attribute ``LEARNING_RATE``, if there is one, is what ``learning_rate=None``
+means for the architecture. :class:`ComponentLinear` is a building block that keeps to these rules; it holds k
 linear layers as one batched product.
 
 Examples
@@ -42,6 +43,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -90,6 +92,8 @@ class MLP(BaseEstimator):
     >>> MVAETransformer(architecture=MLP(hidden_layer_sizes=(64,))).architecture
     MLP(hidden_layer_sizes=(64,))
     """
+
+    LEARNING_RATE: ClassVar[float] = 3e-3
 
     def __init__(
         self,
@@ -180,6 +184,8 @@ class Conv(BaseEstimator):
     >>> mvae.fit_transform(X).shape
     (1797, 10)
     """
+
+    LEARNING_RATE: ClassVar[float] = 2e-3
 
     def __init__(
         self,

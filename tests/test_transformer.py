@@ -394,6 +394,25 @@ def test_a_refit_forgets_the_previous_data_unless_it_fails(make_small, digits):
     np.testing.assert_array_equal(mvae.transform(X[:, :10]), make_small().fit_transform(X[:, :10]))
 
 
+def highest_rate(mvae, X):
+    """The rate of the fourth of ten epochs, by when a trapezoid has risen and not yet fallen."""
+    return mvae.set_params(learning_rate=None, max_iter=10).fit(X).history_["learning_rate"][3]
+
+
+def test_learning_rate_none_is_what_the_architecture_asks_for(make_small, digits):
+    X = digits[0][:64]
+
+    class Own(MLP):
+        LEARNING_RATE = 0.01
+
+    conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
+    for architecture, rate in ((None, 3e-3), (MLP((8,)), 3e-3), (conv, 2e-3), (Own((8,)), 0.01)):
+        mvae = make_small(architecture=architecture, learning_rate_schedule="trapezoid")
+        assert highest_rate(mvae, X) == pytest.approx(rate)
+        mvae.set_params(learning_rate_schedule="constant")
+        assert highest_rate(mvae, X) == pytest.approx(rate / 3)
+
+
 def test_warm_start_continues(make_small, digits):
     """The second fit begins the schedule again, but not the order of the rows and the noise."""
     X, _ = digits

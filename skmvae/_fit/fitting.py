@@ -18,7 +18,7 @@ from .._model.objective import OF_PARTS, Objective, ObjectiveTerms
 from .._process import check_not_forked, keep_freed_memory, uninterrupted
 from .._rows.neighbours import NeighbourGraph, find_neighbours
 from .._rows.parts import Parts, find_parts
-from .._rows.scaled import ScaledRows
+from .._rows.scaled import ScaledRows, is_finite
 from .._rows.statistics import observed_a_row
 from .._runtime import draw_seed, gradients, make_generator
 from .._state import (
@@ -398,7 +398,7 @@ def _advanced(
     """The progress after one more epoch. Without held-out rows every epoch is the best so far."""
     records = (*progress.records, record)
     for name, tensor in network.state_dict().items():
-        if not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise DivergenceError(
                 f"Training diverged: {name} became non-finite in the last batch of epoch "
                 f"{len(records)}. Lower learning_rate, or look for outliers in X."
