@@ -1,12 +1,17 @@
 """Figures for the page "When to use it" that no other script has.
 
     python benchmarks/choosing.py anomalies --seeds 3
+    python benchmarks/choosing.py density --seeds 3
     python benchmarks/choosing.py boosting --seeds 6
 
 "anomalies": areas under the ROC curve of anomaly scores, on three tables. A model is fitted to half
 of the normal rows, once alone and once with anomalies among them that are a twentieth of all, and
 tells the other half from other anomalies. All have their defaults, on standardised columns; seconds
 are CPU time of one thread.
+
+"density": mean log likelihood, in nats, of the held-out half of tables, for the mixture its lower
+bound. GaussianMixture has the number of components and the kind of covariance that are best on a
+quarter of the rows to fit. Columns that are constant in the rows to fit are left out.
 
 "boosting": gradient boosting on the columns themselves, on the tables and the splits of
 neighbours.py, which has the figures of codes.
@@ -63,9 +68,10 @@ def sheets(seed):
     return X, rng.permuted(X[: len(X) // 4], axis=0)
 
 
+DIGITS = "digits, one digit among the others"
 ANOMALIES = {
     "breast cancer, malignant among benign": tumours,
-    "digits, one digit among the others": digits,
+    DIGITS: digits,
     "sheets, columns of different rows": sheets,
 }
 DETECTORS = {
@@ -103,6 +109,67 @@ def of_detector(table, share, name, seed):
     return {"AUC": round(float(auc), 4), "seconds": round(seconds, 3)}
 
 
+# ---- Density
+
+
+def rows_of(load):
+    return lambda _: load()[0]
+
+
+DENSITIES = {
+    "sheets that cross": lambda s: draw_sheets("crossing", s)[0],
+    "swiss roll": rows_of(TABLES["swiss roll"]),
+    "digits": rows_of(TABLES["digits"]),
+    "breast cancer": rows_of(TABLES["breast cancer"]),
+    "wine": rows_of(TABLES["wine"]),
+}
+DENSITY_MODELS = {
+    "M-VAE, mixture": lambda s: MVAETransformer(objective="mixture", random_state=s),
+    "one VAE (k=1)": lambda s: MVAETransformer(1, random_state=s),
+    "PCA, 0.9": lambda s: PCA(0.9),
+}
+
+
+def density(n_seeds):
+    for seed in range(n_seeds):
+        for table in DENSITIES:
+            for name in ("GaussianMixture", *DENSITY_MODELS):
+                measured(
+                    f"{table}, density, {name}, seed {seed}",
+                    lambda t=table, n=name, s=seed: of_density(t, n, s),
+                )
+
+
+def of_density(table, name, seed):
+    X = np.random.default_rng(seed).permutation(DENSITIES[table](seed))
+    train, test = np.array_split(X, 2)
+    varies = train.std(axis=0) > 0
+    scaler = StandardScaler().fit(train[:, varies])
+    train, test = scaler.transform(train[:, varies]), scaler.transform(test[:, varies])
+    fitted = []
+
+    def fit():
+        if name == "GaussianMixture":
+            model = best_mixture(train, seed)
+        else:
+            model = DENSITY_MODELS[name](seed)
+        fitted.append(model.fit(train))
+
+    seconds = cpu_seconds(fit)
+    return {"nats": round(float(fitted[0].score(test)), 2), "seconds": round(seconds, 3)}
+
+
+def best_mixture(X, seed):
+    """The mixture of Gaussians that is best on a quarter of X when fitted to the rest."""
+    rest, judges = np.split(X, [3 * len(X) // 4])
+    candidates = [
+        GaussianMixture(k, covariance_type=kind, reg_covar=1e-3, random_state=seed)
+        for k in (1, 2, 4, 8, 16, 32)
+        for kind in ("full", "diag")
+    ]
+    return max(candidates, key=lambda model: model.fit(rest).score(judges))
+
+
 # ---- Gradient boosting on the columns
 
 
@@ -131,7 +198,7 @@ def of_boosting(table, seed):
     return {name: round(100 * float(value), 3) for name, value in found.items()}
 
 
-PARTS = {"anomalies": anomalies, "boosting": boosting}
+PARTS = {"anomalies": anomalies, "density": density, "boosting": boosting}
 
 if __name__ == "__main__":
     run_part(__doc__, "choosing", PARTS)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,8 @@ project = "skmvae"
 author = "The skmvae developers"
 copyright = "The skmvae developers"
 version = release = skmvae.__version__
+# The header links to the source once pyproject.toml says where it is.
+SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"].get("Source")
 
 extensions = [
     "myst_parser",
@@ -21,14 +24,16 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx-mathjax-offline",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/**/*.ipynb", "auto_examples/**/*.py"]
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
@@ -43,33 +48,21 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
-html_title = "skmvae"
+html_title = f"skmvae {version}"
+html_favicon = "_static/mark.svg"
 html_static_path = ["_static"]
 html_css_files = ["skmvae.css"]
 html_show_sourcelink = False
-# Only the API reference and the gallery have pages below them.
-html_sidebars = {
-    name: []
-    for name in (
-        "index",
-        "installation",
-        "start",
-        "user_guide",
-        "scale",
-        "cluster",
-        "deploy",
-        "reliability",
-        "troubleshooting",
-        "how_it_works",
-        "paper",
-        "benchmarks",
-        "changelog",
-        "contributing",
-    )
-}
 toc_object_entries_show_parents = "hide"
+# The pages of the section, which the theme leaves out where there are none.
+html_sidebars = {"**": ["sidebar-nav-bs"]}
 html_theme_options = {
-    "navbar_end": ["theme-switcher"],
+    "logo": {"text": "skmvae", "image_light": "mark.svg", "image_dark": "mark.svg"},
+    "navbar_start": ["navbar-logo", "version"],
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "icon_links": [{"name": "Source", "url": SOURCE, "icon": "fa-solid fa-code"}] if SOURCE else [],
+    "primary_sidebar_end": [],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
     "footer_start": ["copyright"],

@@ -32,11 +32,9 @@ for k in components:
 
 # %%
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-left.plot(components, bounds, "o-")
-left.set(xlabel="k", ylabel="nats per row", title="bound of the log likelihood, held out")
-right.plot(components, accuracies, "o-")
-right.set(xlabel="k", ylabel="accuracy", title="linear SVM on the codes")
-for ax in (left, right):
-    ax.set_xticks(components)
+figure, (top, bottom) = plt.subplots(2, figsize=(6, 4.2), sharex=True, layout="constrained")
+top.plot(components, bounds, "o-")
+top.set(ylabel="nats per row", title="bound of the log likelihood, held out")
+bottom.plot(components, accuracies, "o-", color="C1")
+bottom.set(xlabel="k", ylabel="accuracy", title="linear SVM on the codes", xticks=components)
 plt.show()

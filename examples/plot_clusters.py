@@ -40,14 +40,16 @@ plt.show()
 
 # %%
 # A component is more than a centre: it is a model of its rows, from which new ones can be drawn.
-# Each line shows one component: five rows that it is responsible for, and five samples.
-figure, axes = plt.subplots(mvae.k, 10, figsize=(6, 0.6 * mvae.k), layout="constrained")
+# Each line shows one component: eight rows that it is responsible for, and eight samples.
+
+# sphinx_gallery_thumbnail_number = 2
+figure, axes = plt.subplots(mvae.k, 16, figsize=(7, 0.46 * mvae.k), layout="constrained")
 for i, line in enumerate(axes):
-    own, drawn = X[cluster == i][:5], mvae.sample(5, random_state=0, component=i)
+    own, drawn = X[cluster == i][:8], mvae.sample(8, random_state=0, component=i)
     for ax in line:
         ax.set(xticks=[], yticks=[])
     for ax, image in zip(line, [*own, *drawn], strict=False):
         ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-axes[0, 2].set_title("its rows")
-axes[0, 7].set_title("its samples")
+axes[0, 3].set_title("its rows")
+axes[0, 11].set_title("its samples")
 plt.show()

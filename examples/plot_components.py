@@ -37,6 +37,7 @@ plt.show()
 # row's mixing weight goes to one component. With the default, "melbo", nothing keeps one component
 # from taking most of the mixing weight of all rows.
 
+# sphinx_gallery_thumbnail_number = 2
 ComponentUsageDisplay.from_estimator(mvae, X, y)
 plt.show()
 print(f"effective number of components: {effective_components(mvae.weights_):.2f} of {mvae.k}")

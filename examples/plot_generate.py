@@ -20,18 +20,19 @@ mvae = MVAETransformer(k=2, latent_dim=8, max_iter=40, random_state=0).fit(X)
 
 density = GaussianMixture(40, covariance_type="full", reg_covar=1e-3, random_state=0)
 density.fit(mvae.transform(X).astype(float))
-codes, _ = density.sample(20)
+codes, _ = density.sample(60)
 generated = mvae.inverse_transform(codes)
 
 # %%
 
-SampleDisplay(mvae.sample(20, random_state=0), (8, 8)).plot().figure_.suptitle(
+SampleDisplay(mvae.sample(60, random_state=0), (8, 8)).plot().figure_.suptitle(
     "codes from the prior"
 )
 plt.show()
 
 # %%
 
+# sphinx_gallery_thumbnail_number = 2
 SampleDisplay(generated, (8, 8)).plot().figure_.suptitle("codes from the Gaussian mixture")
 plt.show()
 

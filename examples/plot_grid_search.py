@@ -34,7 +34,7 @@ print(results[["param_mvae__beta", "mean_test_score", "std_test_score"]].to_stri
 # %%
 # Compare differences in accuracy with the spread over the folds.
 
-figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 ax.errorbar(
     [str(beta) for beta in results["param_mvae__beta"]],
     results["mean_test_score"],
@@ -42,7 +42,7 @@ ax.errorbar(
     fmt="o",
     capsize=4,
 )
-ax.set(xlabel="beta", ylabel="accuracy, mean and spread over folds", title="linear SVM on codes")
+ax.set(xlabel="beta", ylabel="accuracy on the folds", title="linear SVM on codes")
 plt.show()
 
 # %%

@@ -57,7 +57,7 @@ print(f"{inside:.2f} of the true values are between the 0.1 and the 0.9 quantile
 column = X.columns.get_loc("mean area")
 rows = np.flatnonzero(missing[:, column])[:40]
 rows = rows[np.argsort(truth[rows, column])]
-figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
 ax.vlines(range(len(rows)), low[rows, column], high[rows, column], lw=4, alpha=0.4, label="draws")
 ax.plot(mvae.impute(holes).to_numpy()[rows, column], "_", ms=8, color="C0", label="mean")
 ax.plot(truth[rows, column], ".", color="C1", label="removed value")

@@ -26,7 +26,6 @@ print(codes.groupby(iris.target_names[iris.target]).mean().round(2).to_string())
 
 history = pd.DataFrame(mvae.history_)
 print(history.tail(3).round(3).to_string())
-history[["loss", "reconstruction", "kl_latent"]].plot(
-    xlabel="epoch", ylabel="nats per row", figsize=(5, 3)
-)
+figure, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+history[["loss", "reconstruction", "kl_latent"]].plot(xlabel="epoch", ylabel="nats per row", ax=ax)
 plt.show()

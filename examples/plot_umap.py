@@ -62,10 +62,11 @@ for name, model in models.items():
     print(f"{name:20}{accuracies}{fit_seconds:10.1f}{seconds:12.4f}")
 
 # %%
-# t-SNE shows all three in two dimensions, coloured by digit.
+# t-SNE shows all three, and the pixels, in two dimensions, coloured by digit.
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
-for ax, (name, Z) in zip(axes, codes.items(), strict=True):
+codes["pixels"] = X_test
+figure, axes = plt.subplots(2, 2, figsize=(7, 5), layout="constrained")
+for ax, (name, Z) in zip(axes.flat, codes.items(), strict=True):
     ax.scatter(*TSNE(random_state=0).fit_transform(Z).T, c=y_test, cmap="tab10", s=5)
     ax.set(title=name, xticks=[], yticks=[])
 plt.show()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
@@ -72,20 +73,75 @@ def test_the_first_lines_of_the_readme_run(tmp_path, monkeypatch):
     assert (tmp_path / "model.joblib").exists()
 
 
-def test_the_snippets_of_the_user_guide_run(tmp_path, monkeypatch):
-    """Those for sharing, checkpoints and chunks, in turn."""
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+
+
+def snippets(page):
+    """The Python blocks of a page, with a single epoch where it sets their number."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    return [re.sub(r"max_iter=\d+", "max_iter=1", block) for block in blocks]
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """A function that runs the snippets of a page in an empty folder; their names."""
+    pytest.importorskip("matplotlib").use("agg")
+    pytest.importorskip("skops")
     pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     monkeypatch.chdir(tmp_path)
     X = load_digits().data
     pd.DataFrame(X).to_csv("rows.csv", index=False)
     pl.DataFrame(X).write_parquet("rows.parquet")
-    page = (ROOT / "docs" / "user_guide.md").read_text()
-    share, resume, csv, parquet = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    names = {"X": X}
-    exec(share.replace("max_iter=20", "max_iter=1"), names)
-    assert names["mvae"].transform(X).shape == (1797, 80)
-    exec(resume.replace("max_iter=20", "max_iter=1"), names)
+
+    def run(page):
+        names = {"X": X}
+        for block in snippets(page):
+            exec(block, names)
+        return names
+
+    yield run
+    pytest.importorskip("matplotlib.pyplot").close("all")
+
+
+@pytest.mark.may_use_numpy_random  # LinearSVC() draws from it
+@pytest.mark.parametrize("page", [p for p in GUIDE if snippets(p)], ids=lambda page: page.stem)
+def test_the_snippets_of_a_page_of_the_guide_run(page, ran):
+    names = ran(page)
+    fitted = [value for value in names.values() if hasattr(value, "n_features_in_")]
+    assert fitted
+
+
+def test_the_snippets_of_the_guide_do_what_the_pages_say(ran, tmp_path):
+    names = ran(ROOT / "docs" / "guide" / "missing.md")
+    X, filled, draw = (names[name] for name in ("X", "filled", "draw"))
+    assert np.isnan(X).mean() > 0.25
+    np.testing.assert_array_equal(filled[~np.isnan(X)], X[~np.isnan(X)])
+    assert np.isfinite(filled).all()
+    assert (draw != filled).any()
+
+    names = ran(ROOT / "docs" / "guide" / "long_fits.md")
     assert len(list((tmp_path / "fits").iterdir())) == 2 * 3 + 1
-    for chunks in (csv, parquet):
-        exec(chunks, names)
-        assert names["mvae"].n_iter_ == 9
+    assert names["mvae"].n_iter_ == 9
+
+    names = ran(ROOT / "docs" / "guide" / "saving.md")
+    assert names["mvae"].transform(names["X"]).shape == (1797, 80)
+    assert (tmp_path / "model.skops").exists()
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_a_page_of_the_guide_is_linked(page):
+    assert f"guide/{page.stem}\n" in (ROOT / "docs" / "user_guide.md").read_text()
+
+
+def test_the_readme_is_a_first_page():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 100
+    assert readme.count("![") == 1
+    assert f"version {skmvae.__version__}." in readme
+
+
+def test_the_version_is_the_same_everywhere():
+    version = skmvae.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest[1] == version

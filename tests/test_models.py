@@ -225,11 +225,26 @@ def make_kept():
     conv = Conv((1, 4, 4), (2, 3), strides=(2, 1))
     mvae = MVAETransformer(likelihood="bernoulli", architecture=conv, **params)
     mvae.fit(images).save(KEPT / "v0_1_bernoulli_conv.safetensors")
+    make_kept_of_0_2(frame)
     for name in AS_WRITTEN:
         mvae = skmvae.load(KEPT / f"{name}.safetensors")
         (KEPT / f"{name}.pkl").write_bytes(pickle.dumps(mvae, protocol=4))
         joblib.dump(mvae, KEPT / f"{name}.joblib", compress=3)
         skops.io.dump(mvae, KEPT / f"{name}.skops", compression=zipfile.ZIP_DEFLATED)
+
+
+def make_kept_of_0_2(frame):
+    frame = frame.mask(np.random.default_rng(2).random(frame.shape) < 0.2)
+    mvae = MVAETransformer(
+        2,
+        2,
+        objective="mixture",
+        neighbor_weight=1 / 16,
+        architecture=MLP((8,)),
+        max_iter=2,
+        random_state=0,
+    )
+    mvae.fit(frame).partial_fit(frame).save(KEPT / "v0_2_holes.safetensors")
 
 
 OTHER_WAYS = {
@@ -259,6 +274,15 @@ AS_WRITTEN = {
         ],
         [0.47087896, 0.52912104],
     ),
+    "v0_2_holes": (
+        "818b699e448842632ba4640ba2a265a6125c5be104f9122dbf356b4ea03b4d24",
+        [
+            [0.33170000, -0.17178208, 0.93279215, 0.74660031],
+            [-0.04106105, -0.06708040, 0.58619846, 0.11633923],
+            [-1.17783837, -0.51013116, 0.59304998, 0.42665254],
+        ],
+        [0.57430698, 0.42569302],
+    ),
 }
 
 
@@ -278,7 +302,8 @@ def test_a_kept_file_is_the_one_that_its_version_wrote(name):
     with safe_open(KEPT / f"{name}.safetensors", framework="numpy") as file:
         metadata = file.metadata()
     assert metadata["sha256"] == AS_WRITTEN[name][0]
-    about = {"kind": "skmvae model", "format_version": 1, "skmvae_version": "0.1.0"}
+    version = ".".join(name[1:].split("_")[:2]) + ".0"
+    about = {"kind": "skmvae model", "format_version": 1, "skmvae_version": version}
     assert json.loads(metadata["about"]) == about
 
 
@@ -320,7 +345,7 @@ def test_a_kept_file_of_another_format_is_the_same_model(name, ending):
 
 def test_the_kept_models_are_all_that_was_saved():
     mvae = skmvae.load(KEPT / "v0_1_gaussian.safetensors")
-    params = {"k": 2, "latent_dim": 2, "max_iter": 2, "random_state": 0}
+    params = {"k": 2, "latent_dim": 2, "learning_rate": 3e-3, "max_iter": 2, "random_state": 0}
     assert parameters(mvae) == parameters(MVAETransformer(architecture=MLP((8,)), **params))
     assert list(mvae.feature_names_in_) == list("abcde")
     assert mvae.n_iter_ == 3

@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of the pages on paper, benchmarks and scale from the JSON.
+"""Writes the tables of the README and of the pages of docs from the JSON.
 
     python benchmarks/paper/render.py
 
@@ -25,16 +25,17 @@ from common import HERE, Results
 from mnist import CLASSIFIERS, mixture, single_vaes
 
 sys.path.append(str(HERE.parent))
+import choosing
 import missing
 import neighbours
 import parts
 
 ROOT = HERE.parents[1]
 PAGES = (
-    *(ROOT / "docs" / name for name in ("paper.md", "benchmarks.md", "scale.md")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "choosing", "paper", "scale")),
     ROOT / "README.md",
 )
-EPOCHS, CIFAR_EPOCHS, CIFAR = 10, 40, {"data": "CIFAR-10, JPEG copy"}
+EPOCHS, PAPER_EPOCHS, CIFAR_EPOCHS, CIFAR = 10, 100, 40, {"data": "CIFAR-10, JPEG copy"}
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 ACCURACIES = dict.fromkeys(CLASSIFIERS, 2)
 ACCURACY_HEADER = ["MLP", "linear SVM", "KNN (5)"]
@@ -175,14 +176,22 @@ def classification():
     return ["features", *ACCURACY_HEADER, "MSE"], [whole, *alone, *others, pixels, *paper]
 
 
-@table("headline")
-def headline():
-    """Table II in short, with the objectives and KL weights of the section on few labels."""
-    models = [*few_labels.settings(EPOCHS, 0).items()]
-    ours = mixture(epochs=EPOCHS, seed=0, objective="mixture")
-    models.insert(4, ("M-VAE, mixture, KL weight 1", ours))
-    rows = [*_classified(dict(models)), _paper_row("M-VAE", "Mixture")]
-    return ["features", *ACCURACY_HEADER, "MSE"], rows
+@table("paper's length")
+def papers_length():
+    """Means after 10 and after 100 epochs, for the models that were trained for both."""
+    cells = Cells("mnist")
+    columns = {"MSE": 2, **ACCURACIES, "bound": 1}
+    rows = []
+    for name, settings in table_1.settings(EPOCHS, 0).items():
+        longer = {**settings, "epochs": PAPER_EPOCHS}
+        values = [(cells.values(settings, c), cells.values(longer, c)) for c in columns]
+        if values[0][1]:
+            pairs = [
+                " → ".join(f"{np.mean(v):.{digits}f}" for v in pair if v)
+                for pair, digits in zip(values, columns.values(), strict=True)
+            ]
+            rows.append([name, PAPER_TABLE_1.get(name, ""), *pairs])
+    return ["model", "paper, MSE", "MSE", *ACCURACY_HEADER, "bound, nats"], rows
 
 
 @table("ablations")
@@ -459,6 +468,133 @@ def step_with_holes():
     return header, [row for row in rows if row[1]]
 
 
+def _compared(task, figure, digits, ours, others, sign=1):
+    """A line of the summary. Ahead is who leads by more than the spread of the lead."""
+    best = max(others, key=lambda name: sign * np.mean(others[name]))
+    theirs = others[best]
+    if len(theirs) == len(ours):
+        spread = np.std(np.subtract(ours, theirs), ddof=1)  # a seed has one split for both
+    else:
+        spread = sum(np.std(v, ddof=1) for v in (ours, theirs) if len(v) > 1)
+    lead = sign * (np.mean(ours) - np.mean(theirs))
+    ahead = "level" if abs(lead) <= spread else "M-VAE" if lead > 0 else best
+    mean, best_mean = (f"{np.mean(values):.{digits}f}" for values in (ours, theirs))
+    return [task, figure, mean, f"{best_mean} ({best})", ahead]
+
+
+@table("summary")
+def summary():
+    """The mixture beside the best of the simple alternatives, by task."""
+    header = ["for", "figure", "M-VAE", "best simple alternative", "ahead"]
+    return header, [*_by_codes(), _by_parts(), _by_filling(), *_by_density(), _by_boosting()]
+
+
+def _by_codes():
+    figures = OverSeeds("neighbours")
+    for task, figure, column in (
+        ("few labels", "linear SVM, 100 labels", "SVM, 100 labels"),
+        ("a linear model", "linear SVM, all labels", "linear SVM"),
+        ("nearest neighbours", "KNN, all labels", "KNN"),
+    ):
+        ours = figures.values("K = 4, weight 0.0625", column)
+        keys = {"UMAP": "UMAP, 10", "PCA": "PCA, 80"}
+        others = {name: figures.values(key, column) for name, key in keys.items()}
+        yield _compared(task, f"MNIST, {figure}, %", 1, ours, others)
+
+
+def _by_parts():
+    figures = OverSeeds("parts")
+    others = {
+        f"{name} of {features}": figures.values(f"MNIST, {features}, {name}", "NMI")
+        for features in ("PCA", "UMAP")
+        for name in ("k-means", "GaussianMixture")
+    }
+    ours = figures.values("MNIST, clusters, K = 10", "NMI")
+    return _compared("clusters", "MNIST without labels, NMI", 2, ours, others)
+
+
+def _by_filling():
+    figures = OverSeeds("missing", "avx2")
+
+    def mean_errors(imputer):
+        """One a seed, over the tables."""
+        errors = [figures.values(f"{t}, 30 %, {imputer}", "error") for t in missing.TABLES]
+        return np.mean(errors, axis=0)
+
+    others = {name: mean_errors(name) for name in OTHER_IMPUTERS[:3]}
+    figure = f"{len(missing.TABLES)} tables, 30 % missing, mean error"
+    return _compared("holes", figure, 2, mean_errors("MVAEImputer"), others, sign=-1)
+
+
+def _by_density():
+    figures = OverSeeds("choosing", "amx_bf16")
+    for table in ("digits", "sheets that cross"):
+        ours = figures.values(f"{table}, density, M-VAE, mixture", "nats")
+        keys = {"PCA": "PCA, 0.9", "GaussianMixture": "GaussianMixture"}
+        others = {n: figures.values(f"{table}, density, {key}", "nats") for n, key in keys.items()}
+        yield _compared("density", f"{table}, nats a row", 1, ours, others)
+    for share, what in zip(choosing.SHARES, ("not ", ""), strict=True):
+        found = {
+            name: figures.values(f"{choosing.DIGITS}, {share:g}, {name}", "AUC")
+            for name in choosing.DETECTORS
+        }
+        simple = {n: v for n, v in found.items() if "VAE" not in n}
+        task = f"anomalies, {what}among the fit's rows"
+        yield _compared(task, "a digit among others, AUC", 2, found["M-VAE, mixture"], simple)
+
+
+def _by_boosting():
+    name = "make_classification, 40 columns"
+    ours = OverSeeds("neighbours").values(f"{name}, 0.0625", "linear")
+    figures = OverSeeds("choosing", "amx_bf16")
+    others = {"boosting of the columns": figures.values(f"{name}, boosting", "all")}
+    return _compared("a table with all labels", "make_classification, %", 1, ours, others)
+
+
+@table("anomalies")
+def anomaly_scores():
+    """The highest mean of a line is bold."""
+    figures, rows = OverSeeds("choosing", "amx_bf16"), []
+    for name in choosing.ANOMALIES:
+        for share in choosing.SHARES:
+            keys = [f"{name}, {share:g}, {detector}" for detector in choosing.DETECTORS]
+            cells = [figures.row(key, {"AUC": 2})[0] for key in keys]
+            best = int(np.argmax([np.mean(figures.values(key, "AUC")) for key in keys]))
+            cells[best] = f"**{cells[best]}**"
+            rows.append([name, f"{100 * share:.0f} %", *cells])
+    return ["normal rows and anomalies", "anomalies in the fit", *choosing.DETECTORS], rows
+
+
+@table("densities")
+def densities():
+    """Mean log likelihood, and CPU seconds of the fit."""
+    figures, rows = OverSeeds("choosing", "amx_bf16"), []
+    names = (*choosing.DENSITY_MODELS, "GaussianMixture")
+    for table in choosing.DENSITIES:
+        keys = [f"{table}, density, {name}" for name in names]
+        cells = [
+            f"{figures.row(key, {'nats': 1})[0]} ({np.mean(figures.values(key, 'seconds')):.1f} s)"
+            for key in keys
+        ]
+        rows.append([table, *cells])
+    return ["table", *names], rows
+
+
+@table("boosting")
+def boosted():
+    """A linear model on codes beside a linear model and boosting on the columns."""
+    codes, figures = OverSeeds("neighbours"), OverSeeds("choosing", "amx_bf16")
+    rows = []
+    for name in neighbours.TABLES:
+        row = [name]
+        for own, other in (("linear", "all"), ("5 labels a class", "5 labels a class")):
+            row += [codes.row(f"{name}, {f}", {own: 1})[0] for f in ("0.0625", "columns")]
+            row += figures.row(f"{name}, boosting", {other: 1})
+        rows.append(row)
+    header = ["codes", "columns", "boosting"]
+    return ["table", *header, *(f"{name}, 5 labels" for name in header)], rows
+
+
 @table("tried")
 def specialising():
     cells = Cells("tried")
@@ -564,18 +700,6 @@ def times_on_mnist_with_amx():
     return ["fit", "seconds", *ACCURACY_HEADER, "MSE"], rows
 
 
-@table("times, short")
-def times_in_short():
-    times = Times()
-    fits = {
-        "digits, default `fit`": ("digits, now", "digits, before"),
-        "digits, a search over three values of `beta`": ("search, now", "search, before"),
-        "MNIST, 5 epochs now, 10 before": ("mnist, now, 5 epochs", "mnist, before, 10 epochs"),
-    }
-    rows = [[name, *times.seconds(*starts)] for name, starts in fits.items()]
-    return ["seconds", "now", "plain Adam"], rows
-
-
 @table("times, processors")
 def times_by_processor():
     pairs = {
@@ -662,23 +786,6 @@ def neighbours_accuracy():
             "label spreading, 1000": 1,
         }
     )
-
-
-@table("neighbours, short")
-def neighbours_in_short():
-    columns = {"linear SVM": 1, "KNN": 1, "SVM, 100 labels": 1, "SVM, 1000 labels": 1, "NMI": 2}
-    seconds = {"fit seconds": 0, "transform seconds": 1}
-    names = list(NEIGHBOURS)
-    figures, rows = OverSeeds("neighbours"), []
-    for name in (*names[:4], "UMAP, 10 dimensions", "PCA, 80"):
-        values = {key: figures.values(NEIGHBOURS[name], key) for key in columns | seconds}
-        means = [
-            f"{np.mean(values[key]):.{digits}f}" if values[key] else ""
-            for key, digits in (columns | seconds).items()
-        ]
-        rows.append([name, *means])
-    header = ["linear SVM", "KNN (5)", "SVM, 100 labels", "SVM, 1,000 labels", "NMI of k-means"]
-    return ["codes", *header, "fit, s", "transform, s"], rows
 
 
 @table("neighbours, rest")
