@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tomllib
 import warnings
 from pathlib import Path
 
@@ -15,8 +14,6 @@ project = "skmvae"
 author = "The skmvae developers"
 copyright = "The skmvae developers"
 version = release = skmvae.__version__
-# The header links to the source once pyproject.toml says where it is.
-SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"].get("Source")
 
 extensions = [
     "myst_parser",
@@ -60,8 +57,7 @@ html_theme_options = {
     "logo": {"text": "skmvae", "image_light": "mark.svg", "image_dark": "mark.svg"},
     "navbar_start": ["navbar-logo", "version"],
     "navbar_align": "left",
-    "navbar_end": ["theme-switcher", "navbar-icon-links"],
-    "icon_links": [{"name": "Source", "url": SOURCE, "icon": "fa-solid fa-code"}] if SOURCE else [],
+    "navbar_end": ["source", "theme-switcher"],
     "primary_sidebar_end": [],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
