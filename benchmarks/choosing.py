@@ -1,6 +1,6 @@
 """Figures for the page "When to use it" that no other script has.
 
-    python benchmarks/choosing.py anomalies --seeds 3
+    python benchmarks/choosing.py anomalies --seeds 10
     python benchmarks/choosing.py density --seeds 3
     python benchmarks/choosing.py boosting --seeds 6
 
@@ -190,10 +190,10 @@ def of_boosting(table, seed):
         model = HistGradientBoostingClassifier(random_state=0)
     found = {"all": model.fit(X, y).score(X_test, y_test)}
     if not is_regression(y):
-        few = [five_of_each(y, np.random.default_rng([seed, draw])) for draw in range(N_DRAWS)]
+        draws = [five_of_each(y, np.random.default_rng([seed, draw])) for draw in range(N_DRAWS)]
         # The default of 20 rows in a leaf would leave no tree.
         model.set_params(min_samples_leaf=2)
-        scores = [model.fit(X[rows], y[rows]).score(X_test, y_test) for rows in few]
+        scores = [model.fit(X[few], y[few]).score(X_test, y_test) for few in draws]
         found["5 labels a class"] = np.mean(scores)
     return {name: round(100 * float(value), 3) for name, value in found.items()}
 

@@ -115,7 +115,6 @@ class Inference:
 
     def mixing_weights(self, X) -> np.ndarray:
         """E[w | x]: (n, F) -> (n, K)."""
-
         return self._mixing_weights(self._scaled(X))
 
     def mean_weights(self, X) -> np.ndarray:

@@ -18,9 +18,11 @@ from ._model.distributions import LIKELIHOODS
 from ._model.objective import OBJECTIVES, OF_PARTS, Objective
 from ._rows.fingerprints import fingerprint, fingerprint_of_shards
 from ._runtime import resolve_device, resolve_precision
-from ._validation import FLAG, Rule, at_least, in_interval, of_type, one_of, optional
+from ._validation import FLAG, Rule, at_least, check_value, in_interval, of_type, one_of, optional
 from ._version import __version__
 from .architectures import MLP
+
+_RATE = in_interval(0.0, math.inf, closed="neither")
 
 RULES: dict[str, Rule] = {
     "k": at_least(1),
@@ -45,7 +47,7 @@ RULES: dict[str, Rule] = {
     "n_neighbors": at_least(1),
     "max_iter": at_least(1),
     "batch_size": optional(at_least(1)),
-    "learning_rate": optional(in_interval(0.0, math.inf, closed="neither")),
+    "learning_rate": optional(_RATE),
     "learning_rate_schedule": one_of(SCHEDULES),
     "early_stopping": FLAG,
     "validation_fraction": in_interval(0.0, 1.0, closed="neither"),
@@ -109,9 +111,10 @@ def _learning_rate(estimator: Any, architecture: Any) -> float:
     """The highest rate: the parameter, or what the architecture asks for."""
     if estimator.learning_rate is not None:
         return float(estimator.learning_rate)
-    highest = float(getattr(architecture, "LEARNING_RATE", MLP.LEARNING_RATE))
+    highest = getattr(architecture, "LEARNING_RATE", MLP.LEARNING_RATE)
+    check_value(f"LEARNING_RATE of {architecture!r}", highest, _RATE)
     # A third where the rate never falls, as in ``partial_fit``.
-    return highest / 3.0 if estimator.learning_rate_schedule == "constant" else highest
+    return highest / 3.0 if estimator.learning_rate_schedule == "constant" else float(highest)
 
 
 def checkpoint_of(
@@ -133,6 +136,7 @@ def checkpoint_of(
     params = estimator.get_params(deep=False)
     if estimator.architecture is None:
         params["architecture"] = MLP()
+    params["learning_rate"] = _learning_rate(estimator, params["architecture"])
     for name in _NOT_OF_THE_FIT:
         del params[name]
     begin = (

@@ -129,10 +129,11 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def _no_autocast() -> ExitStack:
-    """Context outside of a caller's autocast. torch's own takes as long as a layer of one row."""
-    stack = ExitStack()
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            stack.enter_context(torch.autocast(device, enabled=False))
-    return stack
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """Outside of a caller's autocast. To enter torch's own takes time also where there is none."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield

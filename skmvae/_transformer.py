@@ -184,8 +184,9 @@ class MVAETransformer(
     Attributes
     ----------
     weights_ : ndarray of shape (k,)
-        Mean mixing weight of each component over the training rows, which is its share in the
-        density but under "averaged"; after ``partial_fit`` a moving mean over the chunks.
+        Mean mixing weight of each component over the training rows, computed in float32, which is
+        its share in the density but under "averaged"; after ``partial_fit`` a moving mean over the
+        chunks.
     mean_ : ndarray of shape (n_features,)
         Means of what was observed in each column of X, 0 where nothing was; zeros for the
         Bernoulli likelihood.

@@ -225,12 +225,30 @@ def _check_cells(X: Any, name: str) -> None:
     times = tuple(k for k in kinds if issubclass(k, _TIMES) or k.__name__ == "Period")
     if times:
         raise _times(X, name, _column_of(times, cells))
+    if str in kinds and (text := _first_text(cells)):
+        cell, column = text
+        raise ValueError(
+            f"could not convert string to float: {name} holds {cell!r} in column "
+            f"{_label(X, column)}. Encode such columns first, for example with OneHotEncoder in a "
+            "ColumnTransformer."
+        )
     if missing := tuple(kind for kind in kinds if kind.__name__ == "NAType"):
         raise ValueError(
             f"{name} contains pandas.NA among Python objects, in column "
             f"{_label(X, _column_of(missing, cells))}. Make the column one of numbers, for example "
             "with .astype('Float64')."
         )
+
+
+def _first_text(cells: np.ndarray) -> tuple[str, int] | None:
+    """The first cell that is no number though it may be text, and its column."""
+    for index, cell in np.ndenumerate(cells):
+        if isinstance(cell, str):
+            try:
+                float(cell)
+            except ValueError:
+                return cell, index[-1]
+    return None
 
 
 def _column_of(kinds: tuple[type, ...], cells: np.ndarray) -> int:

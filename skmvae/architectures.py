@@ -10,9 +10,9 @@ returning two :class:`torch.nn.Module`: an encoder whose ``forward(x, generator=
 ``forward(z, generator=None)`` maps ``(k, n_rows, latent_dim)`` to ``(k, n_rows, n_features)``.
 ``generator`` is the source of any random draws while training and None at inference. Every module
 that owns parameters or buffers needs ``reset_parameters(generator)``; both are float32, and buffers
-are persistent. An attribute ``LEARNING_RATE``, if there is one, is what ``learning_rate=None``
-means for the architecture. :class:`ComponentLinear` is a building block that keeps to these rules; it holds k
-linear layers as one batched product.
+are persistent. An attribute ``LEARNING_RATE`` is what ``learning_rate=None`` means for the
+architecture; without one it means that of :class:`MLP`. :class:`ComponentLinear` is a building
+block that keeps to these rules; it holds k linear layers as one batched product.
 
 Examples
 --------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from networks import assert_same_to_rounding
 from scipy.special import logsumexp
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_iris
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -405,12 +405,27 @@ def test_learning_rate_none_is_what_the_architecture_asks_for(make_small, digits
     class Own(MLP):
         LEARNING_RATE = 0.01
 
+    class Silent(BaseEstimator):
+        def build(self, n_features, latent_dim, k):
+            return MLP((8,)).build(n_features, latent_dim, k)
+
     conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
-    for architecture, rate in ((None, 3e-3), (MLP((8,)), 3e-3), (conv, 2e-3), (Own((8,)), 0.01)):
+    rates = {None: 3e-3, MLP((8,)): 3e-3, Silent(): 3e-3, conv: 2e-3, Own((8,)): 0.01}
+    for architecture, rate in rates.items():
         mvae = make_small(architecture=architecture, learning_rate_schedule="trapezoid")
         assert highest_rate(mvae, X) == pytest.approx(rate)
         mvae.set_params(learning_rate_schedule="constant")
         assert highest_rate(mvae, X) == pytest.approx(rate / 3)
+        mvae = clone(mvae).partial_fit(X)
+        assert mvae.history_["learning_rate"] == pytest.approx([rate / 3])
+
+
+def test_a_learning_rate_that_an_architecture_asks_for_is_checked(make_small, digits):
+    class Wrong(MLP):
+        LEARNING_RATE = -1.0
+
+    with pytest.raises(ValueError, match=r"LEARNING_RATE of Wrong\(\) must be .* Got -1\.0"):
+        make_small(architecture=Wrong(), learning_rate=None).fit(digits[0])
 
 
 def test_warm_start_continues(make_small, digits):

@@ -156,6 +156,13 @@ def test_objects_that_are_numbers_are_taken(make_small):
     np.testing.assert_array_equal(make_small().fit(X.tolist()).transform(X.tolist()), expected)
 
 
+@pytest.mark.parametrize("kind", ["object", "str", "category"])
+def test_text_is_refused_by_the_name_of_its_column(kind, make_small):
+    frame = pd.DataFrame({"size": [1.5, 2.5], "colour": pd.Series(["3", "red"], dtype=kind)})
+    with pytest.raises(ValueError, match="string to float: X holds 'red' in column 'colour'"):
+        make_small().fit(frame)
+
+
 def not_canonical(X):
     """CSR with unsorted indices, each entry in two parts, and an explicit zero."""
     X = sp.coo_array(X)

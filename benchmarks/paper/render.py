@@ -486,7 +486,8 @@ def _compared(task, figure, digits, ours, others, sign=1):
 def summary():
     """The mixture beside the best of the simple alternatives, by task."""
     header = ["for", "figure", "M-VAE", "best simple alternative", "ahead"]
-    return header, [*_by_codes(), _by_parts(), _by_filling(), *_by_density(), _by_boosting()]
+    found = [*_by_codes(), _by_parts(), _by_filling(), *_by_density(), *_by_anomalies()]
+    return header, [*found, _by_boosting()]
 
 
 def _by_codes():
@@ -533,6 +534,10 @@ def _by_density():
         keys = {"PCA": "PCA, 0.9", "GaussianMixture": "GaussianMixture"}
         others = {n: figures.values(f"{table}, density, {key}", "nats") for n, key in keys.items()}
         yield _compared("density", f"{table}, nats a row", 1, ours, others)
+
+
+def _by_anomalies():
+    figures = OverSeeds("choosing", "amx_bf16")
     for share, what in zip(choosing.SHARES, ("not ", ""), strict=True):
         found = {
             name: figures.values(f"{choosing.DIGITS}, {share:g}, {name}", "AUC")
@@ -548,7 +553,7 @@ def _by_boosting():
     ours = OverSeeds("neighbours").values(f"{name}, 0.0625", "linear")
     figures = OverSeeds("choosing", "amx_bf16")
     others = {"boosting of the columns": figures.values(f"{name}, boosting", "all")}
-    return _compared("a table with all labels", "make_classification, %", 1, ours, others)
+    return _compared("a table with all labels", f"{name}, %", 1, ours, others)
 
 
 @table("anomalies")
