@@ -129,7 +129,7 @@ def minibatches():
         mvae = MVAETransformer(
             likelihood="bernoulli", max_iter=max_iter, batch_size=batch_size, random_state=0
         )
-        mvae.set_params(learning_rate=times * MLP.LEARNING_RATE).fit(X)
+        mvae.set_params(learning_rate=times * MLP.default_learning_rate).fit(X)
         svm = make_pipeline(StandardScaler(), LinearSVC(random_state=0))
         accuracy = svm.fit(mvae.transform(X), y).score(mvae.transform(X_held_out), y_held_out)
         figures = {"bound": mvae.score(X_held_out), "SVM": 100 * accuracy}

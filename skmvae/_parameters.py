@@ -111,8 +111,8 @@ def _learning_rate(estimator: Any, architecture: Any) -> float:
     """The highest rate: the parameter, or what the architecture asks for."""
     if estimator.learning_rate is not None:
         return float(estimator.learning_rate)
-    highest = getattr(architecture, "LEARNING_RATE", MLP.LEARNING_RATE)
-    check_value(f"LEARNING_RATE of {architecture!r}", highest, _RATE)
+    highest = getattr(architecture, "default_learning_rate", MLP.default_learning_rate)
+    check_value(f"default_learning_rate of {architecture!r}", highest, _RATE)
     # A third where the rate never falls, as in ``partial_fit``.
     return highest / 3.0 if estimator.learning_rate_schedule == "constant" else float(highest)
 

@@ -140,8 +140,8 @@ class MVAETransformer(
         Rows in a minibatch. None means a tenth of the rows, between 32 and 128.
     learning_rate : float, default=None
         Highest step size of Adam, positive; the noise variance has ten times as much. None means
-        what the architecture asks for, 3e-3 with ``MLP`` and 2e-3 with ``Conv``, and a third of it
-        under "constant".
+        what the architecture asks for, 3e-3 with ``MLP`` and with most of ``Conv``, and a third of
+        it under "constant".
     learning_rate_schedule : {"trapezoid", "constant"}, default="trapezoid"
         How the step size runs over the ``max_iter`` epochs of a fit. "trapezoid" rises to
         ``learning_rate`` in the first twentieth of the steps and falls to zero in the last three

@@ -10,8 +10,8 @@ returning two :class:`torch.nn.Module`: an encoder whose ``forward(x, generator=
 ``forward(z, generator=None)`` maps ``(k, n_rows, latent_dim)`` to ``(k, n_rows, n_features)``.
 ``generator`` is the source of any random draws while training and None at inference. Every module
 that owns parameters or buffers needs ``reset_parameters(generator)``; both are float32, and buffers
-are persistent. An attribute ``LEARNING_RATE`` is what ``learning_rate=None`` means for the
-architecture; without one it means that of :class:`MLP`. :class:`ComponentLinear` is a building
+are persistent. An attribute ``default_learning_rate`` is what ``learning_rate=None`` means for
+the architecture; without one it means that of :class:`MLP`. :class:`ComponentLinear` is a building
 block that keeps to these rules; it holds k linear layers as one batched product.
 
 Examples
@@ -60,6 +60,10 @@ __all__ = ["MLP", "ComponentLinear", "Conv"]
 # Default widths (hidden_layer_sizes=None): the time of a step falls with the square of the width.
 _NARROWEST, _WIDEST, _UNITS_A_COLUMN = 128, 500, 4
 
+# The rate that suits layers of up to so many inputs: chosen on MNIST, and on CIFAR-10 for linear
+# layers of 2,048 and 8,192 inputs (docs/benchmarks.md).
+_LEARNING_RATE, _FULL_RATE_INPUTS = 3e-3, 4096
+
 # Activations work in place where autograd allows it: a layer's output has no other use.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -93,7 +97,7 @@ class MLP(BaseEstimator):
     MLP(hidden_layer_sizes=(64,))
     """
 
-    LEARNING_RATE: ClassVar[float] = 3e-3
+    default_learning_rate: ClassVar[float] = _LEARNING_RATE
 
     def __init__(
         self,
@@ -185,8 +189,6 @@ class Conv(BaseEstimator):
     (1797, 10)
     """
 
-    LEARNING_RATE: ClassVar[float] = 2e-3
-
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -224,6 +226,34 @@ class Conv(BaseEstimator):
             If a parameter of the architecture is out of range, if ``image_shape`` does not give
             ``n_features``, or if the strides leave nothing of the image to shrink.
         """
+        self._check()
+        image_shape = ImageShape(*self.image_shape)
+        self._check_sizes(image_shape, n_features)
+        options = ConvOptions(
+            channels=tuple(self.channels),
+            kernel_size=int(self.kernel_size),
+            strides=tuple(self.strides),
+            batch_norm=bool(self.batch_norm),
+            negative_slope=float(self.negative_slope),
+        )
+        return (
+            ConvEncoder(k, image_shape, 2 * latent_dim + 1, options),
+            ConvDecoder(k, image_shape, latent_dim, options),
+        )
+
+    @property
+    def default_learning_rate(self) -> float:
+        """3e-3, and less where convolutions give the linear layer more than 4,096 numbers.
+
+        A step of Adam moves each weight by about the learning rate, so an output moves the more,
+        the more inputs it has: as their root, if their signs are random.
+        """
+        self._check()
+        height, width = image_sizes(ImageShape(*self.image_shape), self.strides)[-1]
+        n_inputs = self.channels[-1] * height * width
+        return _LEARNING_RATE * min(1.0, math.sqrt(_FULL_RATE_INPUTS / n_inputs))
+
+    def _check(self) -> None:
         check_parameters(
             self,
             {
@@ -246,19 +276,6 @@ class Conv(BaseEstimator):
                 "batch_norm": (lambda value: isinstance(value, bool | np.bool_), "a bool"),
                 "negative_slope": in_interval(0.0, 1.0, closed="left"),
             },
-        )
-        image_shape = ImageShape(*self.image_shape)
-        self._check_sizes(image_shape, n_features)
-        options = ConvOptions(
-            channels=tuple(self.channels),
-            kernel_size=int(self.kernel_size),
-            strides=tuple(self.strides),
-            batch_norm=bool(self.batch_norm),
-            negative_slope=float(self.negative_slope),
-        )
-        return (
-            ConvEncoder(k, image_shape, 2 * latent_dim + 1, options),
-            ConvDecoder(k, image_shape, latent_dim, options),
         )
 
     def _check_sizes(self, image_shape: ImageShape, n_features: int) -> None:

@@ -403,14 +403,16 @@ def test_learning_rate_none_is_what_the_architecture_asks_for(make_small, digits
     X = digits[0][:64]
 
     class Own(MLP):
-        LEARNING_RATE = 0.01
+        default_learning_rate = 0.01
 
     class Silent(BaseEstimator):
         def build(self, n_features, latent_dim, k):
             return MLP((8,)).build(n_features, latent_dim, k)
 
     conv = Conv((1, 8, 8), channels=(4,), strides=(2,))
-    rates = {None: 3e-3, MLP((8,)): 3e-3, Silent(): 3e-3, conv: 2e-3, Own((8,)): 0.01}
+    wide = Conv((1, 8, 8), channels=(256,), strides=(1,))  # 16,384 numbers to the linear layer
+    rates = {None: 3e-3, MLP((8,)): 3e-3, Silent(): 3e-3, conv: 3e-3, wide: 1.5e-3}
+    rates[Own((8,))] = 0.01
     for architecture, rate in rates.items():
         mvae = make_small(architecture=architecture, learning_rate_schedule="trapezoid")
         assert highest_rate(mvae, X) == pytest.approx(rate)
@@ -422,9 +424,11 @@ def test_learning_rate_none_is_what_the_architecture_asks_for(make_small, digits
 
 def test_a_learning_rate_that_an_architecture_asks_for_is_checked(make_small, digits):
     class Wrong(MLP):
-        LEARNING_RATE = -1.0
+        default_learning_rate = -1.0
 
-    with pytest.raises(ValueError, match=r"LEARNING_RATE of Wrong\(\) must be .* Got -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"default_learning_rate of Wrong\(\) must be .* Got -1\.0"
+    ):
         make_small(architecture=Wrong(), learning_rate=None).fit(digits[0])
 
 
