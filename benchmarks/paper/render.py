@@ -511,7 +511,7 @@ def _by_parts():
         for name in ("k-means", "GaussianMixture")
     }
     ours = figures.values("MNIST, clusters, K = 10", "NMI")
-    return _compared("clusters", "MNIST without labels, NMI", 2, ours, others)
+    return _compared("clusters", "MNIST, ten parts, NMI", 2, ours, others)
 
 
 def _by_filling():
