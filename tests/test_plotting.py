@@ -25,6 +25,7 @@ from skmvae.plotting import (
 
 @pytest.fixture(autouse=True)
 def _close_figures():
+    plt.close("all")  # those of doctests, which may come before
     yield
     plt.close("all")
 
