@@ -114,7 +114,7 @@ def _learning_rate(estimator: Any, architecture: Any) -> float:
     highest = getattr(architecture, "default_learning_rate", MLP.default_learning_rate)
     check_value(f"default_learning_rate of {architecture!r}", highest, _RATE)
     # A third where the rate never falls, as in ``partial_fit``.
-    return highest / 3.0 if estimator.learning_rate_schedule == "constant" else float(highest)
+    return float(highest) / (3.0 if estimator.learning_rate_schedule == "constant" else 1.0)
 
 
 def checkpoint_of(

@@ -254,6 +254,7 @@ class Conv(BaseEstimator):
         return _LEARNING_RATE * min(1.0, math.sqrt(_FULL_RATE_INPUTS / n_inputs))
 
     def _check(self) -> None:
+        """Raise ValueError if a parameter is out of range."""
         check_parameters(
             self,
             {
