@@ -160,6 +160,13 @@ def test_the_storage_of_the_rows_and_verbose_do_not_matter(make, digits, epochs,
         assert epochs.trained() == 0
 
 
+def test_the_rate_that_an_architecture_asks_for_is_the_same_fit_by_its_number(make, digits, epochs):
+    make(learning_rate=None, learning_rate_schedule="trapezoid").fit(digits[0])
+    assert epochs.trained() == 2
+    make(learning_rate=3e-3, learning_rate_schedule="trapezoid").fit(digits[0])
+    assert epochs.trained() == 0
+
+
 def test_without_a_seed_the_interrupted_fit_continues(make, digits, epochs):
     X, _ = digits
     cut(make(random_state=None, max_iter=3), X, epochs, after=3)
