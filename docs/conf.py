@@ -50,9 +50,8 @@ html_favicon = "_static/mark.svg"
 html_static_path = ["_static"]
 html_css_files = ["skmvae.css"]
 html_show_sourcelink = False
-html_domain_indices = (
-    False  # its links lack their targets: api.rst declares the modules without index
-)
+# An index of modules would link to what api.rst declares without index.
+html_domain_indices = False
 toc_object_entries_show_parents = "hide"
 # The pages of the section, which the theme leaves out where there are none.
 html_sidebars = {"**": ["sidebar-nav-bs"]}

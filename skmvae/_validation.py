@@ -172,7 +172,7 @@ def _without_loss(X: Any, name: str) -> Any:
         X = X if X.dtype.kind in "fO" else X.astype(np.float64)
         return _without_loss(X.filled(np.nan), name)
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
-        return X
+        return X  # to look at dtypes by their names takes time that a call for one row notices
     if isinstance(X, torch.Tensor):
         if X.requires_grad or X.device.type != "cpu" or X.dtype == torch.bfloat16:
             raise TypeError(
